@@ -1,0 +1,250 @@
+/* From a name to a confined command: find the box, read its plan, see that it still holds, start, return the status. */
+#define _GNU_SOURCE
+#include "vsbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+/* DIRECTORY/bin/NAME or DIRECTORY/sandbox/NAME, as the kernel tells it: argv[0] is the caller's word only. */
+static char *own_path(void)
+{
+    static char path[8192];
+    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (length < 0)
+        fail_errno("is /proc mounted?", "cannot read /proc/self/exe");
+    if (length == sizeof path - 1)
+        fail(EXIT_OWN_FAILURE, NULL, "cannot find the box: its path is too long");
+    path[length] = 0;
+    return path;
+}
+
+static char *cut_component(char *path)
+{
+    char *slash = strrchr(path, '/');
+    if (!slash || slash == path)
+        fail(EXIT_OWN_FAILURE, "start it from a box: vsbox --help", "cannot find the box: %s is not in one", path);
+    *slash = 0;
+    return slash + 1;
+}
+
+static uint64_t mtime_ns(const struct stat *status)
+{
+    return (uint64_t)status->st_mtim.tv_sec * 1000000000u + (uint64_t)status->st_mtim.tv_nsec;
+}
+
+static void load_plan(struct start *start)
+{
+    char path[8400], hint[8600];
+    struct stat status;
+    snprintf(path, sizeof path, "%s/sandbox/%s", start->root, start->verify ? "plan.new" : "plan");
+    snprintf(hint, sizeof hint, "make it anew: vsbox sync %s", start->root);
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &status) < 0)
+        fail_errno(hint, "cannot read the plan of %s", start->root);
+    if (status.st_uid != geteuid())
+        fail(EXIT_OWN_FAILURE, "a box is for the user who made it: make your own with vsbox DIR",
+             "cannot use %s: it belongs to uid %u and you are uid %u", start->root, status.st_uid, geteuid());
+    if (!S_ISREG(status.st_mode) || (status.st_mode & 022))
+        fail(EXIT_OWN_FAILURE, hint, "cannot trust the plan of %s: others may write to it", start->root);
+    if (status.st_size <= 0 || status.st_size > PLAN_MAX_SIZE)
+        fail(EXIT_OWN_FAILURE, hint, "cannot use the plan of %s: its size is wrong", start->root);
+    unsigned char *bytes = malloc((size_t)status.st_size);
+    if (!bytes || read(fd, bytes, (size_t)status.st_size) != status.st_size)
+        fail_errno(hint, "cannot read the plan of %s", start->root);
+    close(fd);
+    const char *problem = plan_decode(&start->plan, bytes, (size_t)status.st_size);
+    if (problem)
+        fail(EXIT_OWN_FAILURE, hint, "cannot use the plan of %s: %s", start->root, problem);
+}
+
+static void check_place(const struct start *start)
+{
+    const struct record *root = plan_find(&start->plan, OP_ROOT);
+    if (!root || strcmp(record_string(root, 0), start->root) != 0)
+        fail(EXIT_OWN_FAILURE, "move it back, or make a new one here: its scripts name the old place",
+             "cannot use %s: this box was made at %s", start->root, root ? record_string(root, 0) : "another place");
+}
+
+static bool has_changed(const struct record *watch)
+{
+    struct stat status;
+    uint64_t inode = record_int(watch, 2);
+    if (stat(record_string(watch, 0), &status) < 0)
+        return inode != 0;
+    return inode != status.st_ino || record_int(watch, 1) != status.st_dev ||
+           record_int(watch, 3) != (uint64_t)status.st_size || record_int(watch, 4) != mtime_ns(&status);
+}
+
+static bool is_stale(const struct plan *plan)
+{
+    struct utsname name;
+    if (uname(&name) < 0)
+        return true;
+    for (uint32_t i = 0; i < plan->count; i++) {
+        const struct record *r = &plan->records[i];
+        if ((r->op == OP_WATCH && has_changed(r)) || (r->op == OP_OWNER && record_int(r, 0) != geteuid()) ||
+            (r->op == OP_KERNEL && strcmp(record_string(r, 0), name.release) != 0))
+            return true;
+    }
+    return false;
+}
+
+/* Everything that needs judgement is Python's: COMPILER... ACTION ROOT. */
+static int call_python(const struct start *start, const char *action)
+{
+    const struct record *compiler = plan_find(&start->plan, OP_COMPILER);
+    char *argv[MAX_FIELDS + 3] = {0};
+    if (!compiler)
+        fail(EXIT_OWN_FAILURE, NULL, "cannot go on: the plan names no compiler");
+    for (uint32_t i = 0; i < compiler->count; i++)
+        argv[i] = (char *)record_string(compiler, i);
+    argv[compiler->count] = (char *)action;
+    argv[compiler->count + 1] = start->root;
+    pid_t pid = fork();
+    if (pid < 0)
+        fail_errno(NULL, "cannot fork");
+    if (pid == 0) {
+        /* Standard input is the payload's, standard output too: Python may speak on standard error only. */
+        int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        dup2(null, 0);
+        dup2(2, 1);
+        execv(argv[0], argv);
+        fail_errno("was it uninstalled? make the box anew with the vsbox you have: vsbox sync", "cannot execute %s", argv[0]);
+    }
+    int status;
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            fail_errno(NULL, "cannot wait for %s", argv[0]);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_OWN_FAILURE;
+}
+
+static void refresh_plan(struct start *start)
+{
+    if (start->verify || !is_stale(&start->plan))
+        return;
+    int status = call_python(start, "compile");
+    if (status != 0)
+        exit(status);
+    plan_free(&start->plan);
+    load_plan(start);
+    check_place(start);
+    if (is_stale(&start->plan))
+        fail(EXIT_OWN_FAILURE, "try again; if it stays: vsbox explain", "cannot make a plan for %s that holds", start->root);
+}
+
+/* A directory handed over as a standard stream is the whole host to openat(2); a closed one would be the next file. */
+static void check_streams(void)
+{
+    for (int fd = 0; fd <= 2; fd++) {
+        struct stat status;
+        if (fstat(fd, &status) < 0) {
+            if (open("/dev/null", fd == 0 ? O_RDONLY : O_RDWR) != fd)
+                fail_errno(NULL, "cannot open /dev/null");
+        } else if (S_ISDIR(status.st_mode)) {
+            fail(EXIT_OWN_FAILURE, "redirect it from a file or /dev/null",
+                 "cannot start: standard stream %d is a directory, which would open the whole disk", fd);
+        }
+    }
+}
+
+/* Inside (Landlock-only tier, where a script's #! line leads here) only our own filter answers so. */
+static bool is_inside(const char *root)
+{
+    uint64_t box_id = fnv1a64(root, strlen(root));
+    return prctl(PROBE_OPTION, box_id, 0, 0, 0) < 0 && errno == PROBE_ERRNO;
+}
+
+static _Noreturn void pass_through(const struct start *start)
+{
+    char *path;
+    const char *name = start->command;
+    if (!name || strcmp(name, "shell") == 0)
+        path = name ? strdup("/bin/sh") : strdup(start->arguments[0]);
+    else if (asprintf(&path, "%s/inside/bin/%s", start->root, strcmp(name, "python-sandboxed") == 0 ? "python" : name) < 0)
+        path = NULL;
+    start->arguments[0] = path;
+    execvp(path, start->arguments);
+    int cause = errno;
+    fail(cause == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_EXECUTE, NULL, "cannot execute %s: %s", path, strerror(cause));
+}
+
+static bool have_commands_changed(const struct start *start)
+{
+    const struct record *commands = plan_find(&start->plan, OP_COMMANDS);
+    char path[8400];
+    struct stat status;
+    snprintf(path, sizeof path, "%s/inside/bin", start->root);
+    return commands && lstat(path, &status) == 0 && mtime_ns(&status) != record_int(commands, 0);
+}
+
+static _Noreturn void end_like(int status, int signal_number)
+{
+    if (signal_number > 0) { /* so that the caller sees what it would have seen without us; no core of ours, though */
+        struct rlimit none = {0, 0};
+        struct sigaction standard = {.sa_handler = SIG_DFL};
+        sigset_t mask;
+        setrlimit(RLIMIT_CORE, &none);
+        sigaction(signal_number, &standard, NULL);
+        sigemptyset(&mask);
+        sigaddset(&mask, signal_number);
+        sigprocmask(SIG_UNBLOCK, &mask, NULL);
+        raise(signal_number);
+    }
+    _exit(status);
+}
+
+static void find_box(struct start *start, char **argv)
+{
+    char *path = own_path();
+    char *name = cut_component(path);
+    char *place = cut_component(path);
+    start->root = path;
+    start->command = name;
+    start->arguments = argv;
+    if (strcmp(place, "sandbox") == 0) {
+        start->verify = strcmp(name, "verify") == 0;
+        start->command = NULL;
+        start->arguments = argv + 1;
+        if (!start->verify && !argv[1])
+            fail(EXIT_USAGE, "usage: exec COMMAND [ARGUMENT ...]", "no command given");
+    } else if (strcmp(place, "bin") != 0) {
+        fail(EXIT_OWN_FAILURE, "start it from a box: vsbox --help", "cannot find the box of %s/%s/%s", path, place, name);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct start start = {0};
+    char *name = strrchr(own_path(), '/');
+    if (name && strcmp(name, "/vsbox-launcher") == 0)
+        return probe_main(argc, argv);
+    if (argc < 1)
+        fail(EXIT_USAGE, NULL, "no argument vector given");
+    find_box(&start, argv);
+    if (is_inside(start.root))
+        pass_through(&start);
+    check_streams();
+    load_plan(&start);
+    check_place(&start);
+    refresh_plan(&start);
+    choose_working_directory(&start);
+    choose_script(&start);
+    build_environment(&start, environ);
+    int signal_number = 0;
+    int status = run_outside(&start, &signal_number);
+    if (!start.verify && have_commands_changed(&start))
+        call_python(&start, "sync");
+    end_like(status, signal_number);
+}

@@ -1,0 +1,343 @@
+/* The new root, built by init (pid 1 of the new namespaces) before the payload exists.
+ *
+ * Security: sources are opened below the old root, targets below the new one, both with openat2(RESOLVE_NO_SYMLINKS), so
+ * a link that code inside left behind is an error and never a way out. Directories and files to mount on are created in
+ * our own tmpfs only: a missing target elsewhere is an error, not a placeholder in the user's tree. */
+#define _GNU_SOURCE
+#include "vsbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { FSCONFIG_STRING = 1, FSCONFIG_CREATE = 6 };
+enum { TREE_CLONE = 1, MOVE_F_EMPTY_PATH = 4, MOVE_T_EMPTY_PATH = 0x40 };
+static const unsigned RECURSIVE = 0x8000; /* AT_RECURSIVE */
+static const char DOCTOR[] = "see what this machine offers: vsbox doctor";
+
+static int new_root = -1;
+static dev_t own_devices[16]; /* the tmpfs that we mounted */
+static unsigned own_device_count;
+
+static void write_file(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, text, strlen(text)) < 0)
+        fail_errno(DOCTOR, "cannot write %s", path);
+    close(fd);
+}
+
+/* user_namespaces(7): a process may map its own uid, and its gid once setgroups is denied. */
+static void map_own_ids(uid_t uid, gid_t gid)
+{
+    char map[64];
+    write_file("/proc/self/setgroups", "deny");
+    snprintf(map, sizeof map, "%u %u 1", uid, uid);
+    write_file("/proc/self/uid_map", map);
+    snprintf(map, sizeof map, "%u %u 1", gid, gid);
+    write_file("/proc/self/gid_map", map);
+}
+
+static uid_t outer_uid;
+static gid_t outer_gid;
+__attribute__((constructor)) static void remember_ids(void)
+{
+    outer_uid = geteuid();
+    outer_gid = getegid();
+}
+
+void enter_namespaces(void)
+{
+    map_own_ids(outer_uid, outer_gid);
+    if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE | MS_SILENT, NULL) < 0)
+        fail_errno(DOCTOR, "cannot make mounts private");
+}
+
+static bool is_own_device(int fd)
+{
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return false;
+    for (unsigned i = 0; i < own_device_count; i++)
+        if (own_devices[i] == status.st_dev)
+            return true;
+    return false;
+}
+
+static void remember_device(int fd)
+{
+    struct stat status;
+    if (own_device_count == sizeof own_devices / sizeof *own_devices || fstat(fd, &status) < 0)
+        fail(EXIT_OWN_FAILURE, NULL, "cannot keep track of mounts");
+    own_devices[own_device_count++] = status.st_dev;
+}
+
+static int open_below_root(const char *path, uint64_t flags)
+{
+    while (*path == '/')
+        path++;
+    return sys_openat2(new_root, *path ? path : ".", flags,
+                       RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+}
+
+/* The directory that holds path, made where it lies in our tmpfs. The last component is returned through name. */
+static int open_parent(const char *path, const char **name)
+{
+    int dir = open_below_root("/", O_PATH | O_DIRECTORY);
+    const char *component = path;
+    for (;;) {
+        while (*component == '/')
+            component++;
+        size_t length = strcspn(component, "/");
+        if (component[length] == 0) {
+            *name = component;
+            return dir;
+        }
+        char part[256];
+        if (length >= sizeof part)
+            fail(EXIT_OWN_FAILURE, NULL, "cannot make %s: a name in it is too long", path);
+        memcpy(part, component, length);
+        part[length] = 0;
+        int next = sys_openat2(dir, part, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+        if (next < 0 && errno == ENOENT && is_own_device(dir)) {
+            mkdirat(dir, part, 0755);
+            next = sys_openat2(dir, part, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+        }
+        if (next < 0)
+            fail_errno(NULL, "cannot reach %s inside", path);
+        close(dir);
+        dir = next;
+        component += length;
+    }
+}
+
+static void make_directory(const char *path)
+{
+    const char *name;
+    int dir = open_parent(path, &name);
+    if (*name && is_own_device(dir) && mkdirat(dir, name, 0755) < 0 && errno != EEXIST)
+        fail_errno(NULL, "cannot make %s inside", path);
+    close(dir);
+}
+
+static void make_file(const char *path)
+{
+    const char *name;
+    int dir = open_parent(path, &name);
+    if (is_own_device(dir)) {
+        int fd = openat(dir, name, O_CREAT | O_EXCL | O_RDONLY | O_CLOEXEC, 0644);
+        if (fd < 0 && errno != EEXIST)
+            fail_errno(NULL, "cannot make %s inside", path);
+        if (fd >= 0)
+            close(fd);
+    }
+    close(dir);
+}
+
+static void attach(int mount, const char *target)
+{
+    int at = open_below_root(target, O_PATH);
+    if (at < 0)
+        fail_errno("something inside put a link or nothing where a mount belongs", "cannot open %s inside", target);
+    if (sys_move_mount(mount, "", at, "", MOVE_F_EMPTY_PATH | MOVE_T_EMPTY_PATH) < 0)
+        fail_errno(DOCTOR, "cannot mount on %s", target);
+    close(at);
+}
+
+static int create_filesystem(const char *type, const char *const options[][2], unsigned attributes)
+{
+    int context = sys_fsopen(type);
+    if (context < 0)
+        fail_errno(DOCTOR, "cannot open filesystem %s", type);
+    for (unsigned i = 0; options[i][0]; i++)
+        if (sys_fsconfig(context, FSCONFIG_STRING, options[i][0], options[i][1]) < 0)
+            fail_errno(DOCTOR, "cannot set %s of filesystem %s", options[i][0], type);
+    int mount = -1;
+    if (sys_fsconfig(context, FSCONFIG_CREATE, NULL, NULL) < 0 || (mount = sys_fsmount(context, attributes)) < 0)
+        fail_errno(DOCTOR, "cannot create filesystem %s", type);
+    close(context);
+    return mount;
+}
+
+static void do_tmpfs(const char *target, uint64_t size, uint64_t mode)
+{
+    char size_text[32], mode_text[16];
+    snprintf(size_text, sizeof size_text, "%llu", (unsigned long long)size);
+    snprintf(mode_text, sizeof mode_text, "%llo", (unsigned long long)mode);
+    const char *const options[][2] = {{"size", size_text}, {"mode", mode_text}, {NULL, NULL}};
+    int mount = create_filesystem("tmpfs", options, ATTRIBUTE_NOSUID | ATTRIBUTE_NODEV);
+    remember_device(mount);
+    if (new_root >= 0) {
+        make_directory(target);
+        attach(mount, target);
+        close(mount);
+        return;
+    }
+    /* Mounted over /, where absolute paths still start below: the old root stays in reach until the pivot. */
+    if (sys_move_mount(mount, "", AT_FDCWD, "/", MOVE_F_EMPTY_PATH) < 0)
+        fail_errno(DOCTOR, "cannot mount a new root");
+    new_root = mount;
+}
+
+static void do_bind(const char *source, const char *target, uint64_t flags)
+{
+    int from = open_no_symlinks(source, O_PATH);
+    if (from < 0 && (flags & BIND_OPTIONAL) && (errno == ENOENT || errno == EACCES))
+        return;
+    if (from < 0)
+        fail_errno("a granted path has vanished or is now a symbolic link: see vsbox explain", "cannot open %s", source);
+    struct stat status;
+    if (fstat(from, &status) < 0)
+        fail_errno(NULL, "cannot look at %s", source);
+    if (S_ISDIR(status.st_mode))
+        make_directory(target);
+    else
+        make_file(target);
+    int tree = sys_open_tree(from, "", TREE_CLONE | RECURSIVE | AT_EMPTY_PATH);
+    if (tree < 0)
+        fail_errno(DOCTOR, "cannot clone the mount of %s", source);
+    uint64_t attributes = ATTRIBUTE_NOSUID | (flags & BIND_DEVICE ? 0 : ATTRIBUTE_NODEV) |
+                          (flags & BIND_WRITABLE ? 0 : ATTRIBUTE_RDONLY);
+    if (sys_mount_setattr(tree, "", AT_EMPTY_PATH | RECURSIVE, attributes, 0) < 0)
+        fail_errno(DOCTOR, "cannot restrict the mount of %s", source);
+    attach(tree, target);
+    close(tree);
+    close(from);
+}
+
+static void do_symlink(const char *path, const char *text)
+{
+    const char *name;
+    int dir = open_parent(path, &name);
+    if (!is_own_device(dir))
+        fail(EXIT_OWN_FAILURE, NULL, "cannot make link %s inside: it is not in a private directory", path);
+    if (symlinkat(text, dir, name) < 0 && errno != EEXIST)
+        fail_errno(NULL, "cannot make link %s inside", path);
+    close(dir);
+}
+
+/* Covers a path with an empty, read-only directory or with nothing to read. */
+static void do_mask(const char *path)
+{
+    struct stat status;
+    int fd = open_below_root(path, O_PATH);
+    if (fd < 0 && errno == ENOENT)
+        return;
+    if (fd < 0 || fstat(fd, &status) < 0)
+        fail_errno(NULL, "cannot hide %s", path);
+    close(fd);
+    static const char *const options[][2] = {{"size", "4096"}, {"mode", "0555"}, {"nr_inodes", "2"}, {NULL, NULL}};
+    unsigned attributes = ATTRIBUTE_RDONLY | ATTRIBUTE_NOSUID | ATTRIBUTE_NODEV | ATTRIBUTE_NOEXEC;
+    int cover;
+    if (S_ISDIR(status.st_mode)) {
+        cover = create_filesystem("tmpfs", options, attributes);
+    } else {
+        int null = open_no_symlinks("/dev/null", O_PATH);
+        cover = sys_open_tree(null, "", TREE_CLONE | AT_EMPTY_PATH);
+        close(null);
+        /* nodev: /dev/null cannot be opened here, not even to read nothing */
+        if (cover < 0 || sys_mount_setattr(cover, "", AT_EMPTY_PATH, attributes, 0) < 0)
+            fail_errno(DOCTOR, "cannot hide %s", path);
+    }
+    attach(cover, path);
+    close(cover);
+}
+
+/* Read-only as a whole: a fresh proc mounted by root would else leave /proc/sys/kernel/core_pattern writable, since the
+ * kernel lets uid 0 of the machine write there whatever its capabilities (fs/proc/proc_sysctl.c, test_perm). */
+static void do_proc(const char *target)
+{
+    static const char *const options[][2] = {{NULL, NULL}};
+    int mount = create_filesystem("proc", options,
+                                  ATTRIBUTE_RDONLY | ATTRIBUTE_NOSUID | ATTRIBUTE_NODEV | ATTRIBUTE_NOEXEC);
+    make_directory(target);
+    attach(mount, target);
+    close(mount);
+}
+
+static void do_devpts(const char *target)
+{
+    static const char *const options[][2] = {{"ptmxmode", "0666"}, {"mode", "620"}, {NULL, NULL}};
+    int mount = create_filesystem("devpts", options, ATTRIBUTE_NOSUID | ATTRIBUTE_NOEXEC);
+    make_directory(target);
+    attach(mount, target);
+    close(mount);
+}
+
+/* pivot_root(2): with "." twice the old root ends up stacked on the new one, whence it is detached. */
+static void do_pivot(void)
+{
+    if (fchdir(new_root) < 0 || sys_pivot_root(".", ".") < 0 || umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+        fail_errno(DOCTOR, "cannot change the root");
+    if (sys_mount_setattr(new_root, "", AT_EMPTY_PATH, ATTRIBUTE_RDONLY, 0) < 0)
+        fail_errno(DOCTOR, "cannot make the new root read-only");
+    close(new_root);
+}
+
+static void do_loopback(void)
+{
+    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+        fail_errno(DOCTOR, "cannot bring up the loopback interface");
+    close(fd);
+}
+
+static void bind_dynamic(const char *path, bool writable)
+{
+    do_bind(path, path, writable ? BIND_WRITABLE : 0);
+}
+
+void do_namespace_step(const struct start *start, const struct record *r)
+{
+    switch (r->op) {
+    case OP_TMPFS:
+        do_tmpfs(record_string(r, 0), record_int(r, 1), record_int(r, 2));
+        break;
+    case OP_DIRECTORY:
+        make_directory(record_string(r, 0));
+        break;
+    case OP_SYMLINK:
+        do_symlink(record_string(r, 0), record_string(r, 1));
+        break;
+    case OP_BIND:
+        do_bind(record_string(r, 0), record_string(r, 1), record_int(r, 2));
+        break;
+    case OP_PROC:
+        do_proc(record_string(r, 0));
+        break;
+    case OP_DEVPTS:
+        do_devpts(record_string(r, 0));
+        break;
+    case OP_MASK:
+        do_mask(record_string(r, 0));
+        break;
+    case OP_WORKDIR:
+        if (start->show_cwd)
+            bind_dynamic(start->cwd, start->write_cwd);
+        break;
+    case OP_SCRIPT:
+        if (start->script)
+            bind_dynamic(start->script, false);
+        break;
+    case OP_LOOPBACK:
+        do_loopback();
+        break;
+    case OP_SEAL_USERNS:
+        write_file("/proc/sys/user/max_user_namespaces", "0");
+        break;
+    case OP_PIVOT:
+        do_pivot();
+        break;
+    default:
+        break;
+    }
+}

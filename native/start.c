@@ -1,0 +1,212 @@
+/* What a start needs to know beyond the plan: where it was called, with what, and in which environment. */
+#define _GNU_SOURCE
+#include "vsbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+bool is_below(const char *path, const char *parent)
+{
+    size_t length = strlen(parent);
+    while (length > 0 && parent[length - 1] == '/')
+        length--;
+    return strncmp(path, parent, length) == 0 && (path[length] == 0 || path[length] == '/');
+}
+
+static bool has_hidden_component(const char *below)
+{
+    return below[0] == '/' && below[1] == '.';
+}
+
+static const char *skip_component(const char *path)
+{
+    while (*path == '/')
+        path++;
+    return path + strcspn(path, "/");
+}
+
+static bool is_private_for(const char *path, const char *place, enum privacy privacy)
+{
+    if (is_below(place, path))
+        return true;
+    if (!is_below(path, place))
+        return false;
+    const char *rest = path + strlen(place);
+    switch (privacy) {
+    case PRIVATE_TREE:
+        return true;
+    case PRIVATE_HOME:
+        return has_hidden_component(rest);
+    case PRIVATE_HOMES:
+        rest = skip_component(rest);
+        return *rest == 0 || has_hidden_component(rest);
+    default:
+        return false;
+    }
+}
+
+bool is_private(const struct plan *plan, const char *path)
+{
+    for (uint32_t i = 0; i < plan->count; i++) {
+        const struct record *r = &plan->records[i];
+        if (r->op == OP_PRIVATE && is_private_for(path, record_string(r, 0), (enum privacy)record_int(r, 1)))
+            return true;
+    }
+    return false;
+}
+
+/* True where the plan already says what may be done at path, so that nothing dynamic may change it. */
+static bool is_granted(const struct plan *plan, const char *path)
+{
+    for (uint32_t i = 0; i < plan->count; i++) {
+        const struct record *r = &plan->records[i];
+        if ((r->op == OP_BIND && is_below(path, record_string(r, 1))) ||
+            (r->op == OP_RULE && strcmp(record_string(r, 0), "/") != 0 && is_below(path, record_string(r, 0)) &&
+             !is_below("/tmp", record_string(r, 0))))
+            return true;
+    }
+    return false;
+}
+
+/* The directory a person stands in is theirs to show, unless it is a home, a shared or a system directory. */
+void choose_working_directory(struct start *start)
+{
+    const struct record *rule = plan_find(&start->plan, OP_WORKDIR);
+    start->cwd = getcwd(NULL, 0);
+    if (!start->cwd || start->cwd[0] != '/' || !rule || record_int(rule, 0) == WORKDIR_NONE)
+        return;
+    start->show_cwd = !is_granted(&start->plan, start->cwd) && !is_private(&start->plan, start->cwd);
+    start->write_cwd = record_int(rule, 0) == WORKDIR_WRITE;
+}
+
+/* The first operand of a Python command line that is a file: https://docs.python.org/3/using/cmdline.html */
+static const char *script_operand(char **arguments)
+{
+    for (char **argument = arguments; *argument; argument++) {
+        const char *text = *argument;
+        if (text[0] != '-' || text[1] == 0)
+            return text[0] == '-' ? NULL : text;
+        if (strcmp(text, "--check-hash-based-pycs") == 0 && argument[1]) {
+            argument++;
+            continue;
+        }
+        if (text[1] == '-')
+            continue;
+        for (const char *flag = text + 1; *flag; flag++) {
+            if (*flag == 'c' || *flag == 'm')
+                return NULL;
+            if (*flag == 'W' || *flag == 'X') {
+                if (flag[1] == 0 && argument[1])
+                    argument++;
+                break;
+            }
+        }
+    }
+    return NULL;
+}
+
+static bool runs_python(const char *command)
+{
+    return command && strncmp(command, "python", 6) == 0;
+}
+
+/* A script that is named on the command line may be read wherever it is: naming it is the user's own act. Links are not
+ * followed, since code inside may have made them. */
+void choose_script(struct start *start)
+{
+    if (!plan_find(&start->plan, OP_SCRIPT) || !runs_python(start->command))
+        return;
+    const char *operand = script_operand(start->arguments + 1);
+    if (!operand || (operand[0] != '/' && !start->cwd))
+        return;
+    int fd = open_no_symlinks(operand, O_PATH);
+    struct stat status;
+    bool usable = fd >= 0 && fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+    char link[64], path[4096];
+    if (usable) {
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(link, path, sizeof path - 1);
+        usable = length > 0 && path[0] == '/';
+        if (usable)
+            path[length] = 0;
+    }
+    if (fd >= 0)
+        close(fd);
+    if (!usable || is_granted(&start->plan, path) || (start->show_cwd && is_below(path, start->cwd)))
+        return;
+    start->script = strdup(path);
+}
+
+static bool is_passed(const struct plan *plan, const char *entry)
+{
+    const char *equals = strchr(entry, '=');
+    if (!equals || equals == entry)
+        return false;
+    size_t length = (size_t)(equals - entry);
+    for (uint32_t i = 0; i < plan->count; i++) {
+        if (plan->records[i].op != OP_PASS)
+            continue;
+        const char *name = record_string(&plan->records[i], 0);
+        size_t name_length = strlen(name);
+        if (name_length > 0 && name[name_length - 1] == '*' ? strncmp(entry, name, name_length - 1) == 0
+                                                           : name_length == length && memcmp(entry, name, length) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool is_set(const struct plan *plan, const char *entry)
+{
+    size_t length = strcspn(entry, "=");
+    for (uint32_t i = 0; i < plan->count; i++) {
+        const struct record *r = &plan->records[i];
+        if (r->op == OP_SET && strlen(record_string(r, 0)) == length && memcmp(record_string(r, 0), entry, length) == 0)
+            return true;
+    }
+    return false;
+}
+
+void build_environment(struct start *start, char **outside)
+{
+    const struct plan *plan = &start->plan;
+    size_t count = 0;
+    while (outside[count])
+        count++;
+    char **environment = calloc(count + plan->count + 1, sizeof *environment);
+    if (!environment)
+        fail(EXIT_OWN_FAILURE, NULL, "cannot build the environment: no memory");
+    size_t used = 0;
+    for (char **entry = outside; *entry; entry++)
+        if (is_passed(plan, *entry) && !is_set(plan, *entry))
+            environment[used++] = *entry;
+    for (uint32_t i = 0; i < plan->count; i++)
+        if (plan->records[i].op == OP_SET &&
+            asprintf(&environment[used++], "%s=%s", record_string(&plan->records[i], 0),
+                     record_string(&plan->records[i], 1)) < 0)
+            fail(EXIT_OWN_FAILURE, NULL, "cannot build the environment: no memory");
+    start->environment = environment;
+}
+
+char **build_argv(const struct start *start, const char **program)
+{
+    if (!start->command) {
+        *program = start->arguments[0];
+        return start->arguments;
+    }
+    char *path = NULL;
+    for (uint32_t i = 0; i < start->plan.count && !path; i++) {
+        const struct record *r = &start->plan.records[i];
+        if (r->op == OP_ALIAS && strcmp(record_string(r, 0), start->command) == 0)
+            path = strdup(record_string(r, 1));
+    }
+    const struct record *bin = plan_find(&start->plan, OP_BIN);
+    if (!path && (!bin || asprintf(&path, "%s/%s", record_string(bin, 0), start->command) < 0))
+        fail(EXIT_OWN_FAILURE, NULL, "cannot find %s: the plan names no directory of commands", start->command);
+    start->arguments[0] = path;
+    *program = path;
+    return start->arguments;
+}

@@ -1,0 +1,363 @@
+/* Two processes stand between the caller and the payload:
+ *
+ *   launcher (outside)  stays in the caller's process group; forwards signals; mirrors stops; returns the status
+ *     init              pid 1 of the namespaces, or subreaper in the Landlock-only tier; dies with the launcher
+ *       payload         stays in the caller's process group, so the terminal's signals reach it directly
+ *
+ * Signals that the terminal sends (si_code SI_KERNEL) reach the payload by themselves and are not forwarded; all others are.
+ */
+#define _GNU_SOURCE
+#include "vsbox.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+static sigset_t caller_mask;
+static struct sigaction caller_chld;
+
+static int watch_signals(void)
+{
+    sigset_t all;
+    sigfillset(&all);
+    int fd = signalfd(-1, &all, SFD_CLOEXEC);
+    if (fd < 0)
+        fail_errno(NULL, "cannot watch signals");
+    return fd;
+}
+
+static bool is_forwarded(const struct signalfd_siginfo *info)
+{
+    if (info->ssi_signo == SIGCHLD)
+        return false;
+    return info->ssi_code != SI_KERNEL;
+}
+
+static bool is_namespaced(const struct start *start)
+{
+    return plan_find(&start->plan, OP_NAMESPACES) != NULL;
+}
+
+/* ---- the payload's process ---- */
+
+static void send_listener(int channel, int listener)
+{
+    struct message message = {.kind = 0};
+    struct iovec data = {&message, sizeof(int32_t) * 2};
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct msghdr envelope = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    memcpy(CMSG_DATA(&control.header), &listener, sizeof listener);
+    if (sendmsg(channel, &envelope, MSG_NOSIGNAL) < 0)
+        fail_errno(NULL, "cannot hand the seccomp listener to the broker");
+    close(listener);
+}
+
+static _Noreturn void run_payload(const struct start *start, uint32_t first, int channel)
+{
+    if (!is_namespaced(start))
+        prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        fail_errno(NULL, "cannot set no_new_privs");
+    const struct plan *plan = &start->plan;
+    for (uint32_t i = first; i < plan->count; i++) {
+        if (plan->records[i].op == OP_SECCOMP) { /* the last restriction, and the one that closes the door on set-up */
+            if (sys_close_range(3, ~0u, 4 /* CLOSE_RANGE_CLOEXEC */) < 0)
+                fail_errno(NULL, "cannot close descriptors");
+            drop_capabilities();
+            sigaction(SIGCHLD, &caller_chld, NULL);
+            sigprocmask(SIG_SETMASK, &caller_mask, NULL);
+        }
+        do_payload_step(start, &plan->records[i]);
+    }
+    int listener = take_listener();
+    if (listener >= 0)
+        send_listener(channel, listener);
+    if (start->verify)
+        verify_and_exit(start);
+    execute(start);
+}
+
+/* ---- init ---- */
+
+/* Init shares no secret with what it watches over: nothing of the caller's environment stays readable in /proc/1. */
+static void forget_environment(void)
+{
+    for (char **entry = environ; *entry; entry++)
+        memset(*entry, 0, strlen(*entry));
+}
+
+static void become_init(void)
+{
+    prctl(PR_SET_NAME, "vsbox-init", 0, 0, 0);
+    setpgid(0, 0); /* out of the terminal's reach; the payload stays in the caller's group */
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int fd = 0; fd <= 2; fd++)
+        dup2(null, fd);
+    if (null > 2)
+        close(null);
+    drop_capabilities();
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+/* Death of the launcher: in a PID namespace the kernel kills init and all with it; else SIGTERM asks init to do so. */
+static void die_with_launcher(int channel, bool namespaced)
+{
+    prctl(PR_SET_PDEATHSIG, namespaced ? SIGKILL : SIGTERM, 0, 0, 0);
+    struct pollfd peer = {.fd = channel, .events = POLLRDHUP};
+    if (poll(&peer, 1, 0) > 0 && (peer.revents & (POLLHUP | POLLRDHUP)))
+        _exit(EXIT_OWN_FAILURE);
+}
+
+/* Without a PID namespace: everything that descends from us, which orphans do too since we are their subreaper. */
+static void kill_descendants(void)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
+    for (;;) {
+        FILE *children = fopen(path, "re");
+        long pid;
+        while (children && fscanf(children, "%ld", &pid) == 1)
+            kill((pid_t)pid, SIGKILL);
+        if (children)
+            fclose(children);
+        pid_t reaped;
+        while ((reaped = waitpid(-1, NULL, WNOHANG)) > 0)
+            ;
+        if (reaped < 0)
+            return;
+        usleep(1000);
+    }
+}
+
+static _Noreturn void end(int channel, const siginfo_t *info, bool namespaced)
+{
+    bool exited = info->si_code == CLD_EXITED;
+    if (!namespaced)
+        kill_descendants();
+    send_message(channel, exited ? MESSAGE_EXITED : MESSAGE_KILLED, info->si_status, "");
+    _exit(0);
+}
+
+static void reap(int channel, pid_t payload, bool namespaced)
+{
+    for (;;) {
+        siginfo_t info = {0};
+        if (waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WNOHANG) < 0 || info.si_pid == 0)
+            return;
+        if (info.si_pid != payload)
+            continue;
+        if (info.si_code == CLD_STOPPED)
+            send_message(channel, MESSAGE_STOPPED, info.si_status, "");
+        else
+            end(channel, &info, namespaced);
+    }
+}
+
+static int receive_listener(int channel)
+{
+    int32_t words[2];
+    struct iovec data = {words, sizeof words};
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct msghdr envelope = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    int listener = -1;
+    if (recvmsg(channel, &envelope, MSG_CMSG_CLOEXEC) > 0 && control.header.cmsg_type == SCM_RIGHTS)
+        memcpy(&listener, CMSG_DATA(&control.header), sizeof listener);
+    return listener;
+}
+
+static void forward_from(int signals, pid_t payload)
+{
+    struct signalfd_siginfo info;
+    if (read(signals, &info, sizeof info) != sizeof info || !is_forwarded(&info))
+        return;
+    kill(payload, (int)info.ssi_signo);
+}
+
+static bool launcher_is_gone(pid_t launcher)
+{
+    return launcher != 0 && getppid() != launcher;
+}
+
+static pid_t fork_payload(const struct start *start, uint32_t first, int channel, int link[2])
+{
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link) < 0)
+        fail_errno(NULL, "cannot make a channel");
+    pid_t payload = fork();
+    if (payload < 0)
+        fail_errno(NULL, "cannot fork");
+    if (payload == 0) {
+        close(link[0]);
+        report_channel = channel;
+        run_payload(start, first, link[1]);
+    }
+    close(link[1]);
+    return payload;
+}
+
+_Noreturn void run_init(const struct start *start, int channel)
+{
+    const struct plan *plan = &start->plan;
+    bool namespaced = is_namespaced(start);
+    pid_t launcher = getppid(); /* 0 in a PID namespace */
+    report_channel = channel;
+    if (namespaced)
+        enter_namespaces();
+    else
+        prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    uint32_t next = 0;
+    for (; next < plan->count && plan->records[next].op != OP_PAYLOAD; next++)
+        if (namespaced)
+            do_namespace_step(start, &plan->records[next]);
+    int signals = watch_signals();
+    int link[2];
+    pid_t payload = fork_payload(start, next, channel, link);
+    die_with_launcher(channel, namespaced);
+    become_init();
+    forget_environment();
+    die_with_launcher(channel, namespaced); /* dropping capabilities cleared it (prctl(2)) */
+    const struct record *filter = plan_find(plan, OP_SECCOMP);
+    struct broker *broker = NULL;
+    struct pollfd watched[] = {{.fd = signals, .events = POLLIN},
+                               {.fd = filter && record_int(filter, 1) ? link[0] : -1, .events = POLLIN}};
+    for (;;) {
+        poll(watched, 2, -1);
+        if (launcher_is_gone(launcher)) {
+            kill_descendants();
+            _exit(EXIT_OWN_FAILURE);
+        }
+        if (watched[1].revents && !broker) {
+            int listener = receive_listener(link[0]);
+            broker = listener >= 0 ? broker_new(plan, listener) : NULL;
+            watched[1].fd = listener;
+        } else if (watched[1].revents & POLLIN) {
+            broker_serve(broker);
+        } else if (watched[1].revents) {
+            watched[1].fd = -1; /* no task under the filter is left */
+        }
+        if (watched[0].revents)
+            forward_from(signals, payload);
+        reap(channel, payload, namespaced);
+    }
+}
+
+/* ---- the launcher ---- */
+
+/* Stops as the payload did, so that the caller's shell sees it; goes on when the shell says so. */
+static void stop_like(int signal_number, pid_t init)
+{
+    struct sigaction standard = {.sa_handler = SIG_DFL}, before;
+    sigset_t mask, old;
+    sigaction(signal_number, &standard, &before);
+    sigemptyset(&mask);
+    sigaddset(&mask, signal_number);
+    raise(signal_number);
+    sigprocmask(SIG_UNBLOCK, &mask, &old);
+    sigprocmask(SIG_SETMASK, &old, NULL);
+    sigaction(signal_number, &before, NULL);
+    kill(init, SIGCONT);
+}
+
+static bool take_message(int channel, pid_t init, struct message *last)
+{
+    struct message message = {0};
+    ssize_t size = recv(channel, &message, sizeof message, 0);
+    if (size < 0 && errno == EINTR)
+        return true;
+    if (size <= 0)
+        return false;
+    if (message.kind == MESSAGE_STOPPED)
+        stop_like(message.value, init);
+    else
+        *last = message;
+    return true;
+}
+
+static void forward_to_init(int signals, pid_t init)
+{
+    struct signalfd_siginfo info;
+    if (read(signals, &info, sizeof info) == sizeof info && is_forwarded(&info))
+        kill(init, (int)info.ssi_signo);
+}
+
+static struct message wait_for_end(int channel, int signals, pid_t init)
+{
+    struct message last = {0};
+    struct pollfd watched[] = {{.fd = channel, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
+    for (bool open = true; open;) {
+        if (poll(watched, 2, -1) < 0)
+            continue;
+        if (watched[1].revents)
+            forward_to_init(signals, init);
+        if (watched[0].revents)
+            open = take_message(channel, init, &last);
+    }
+    return last;
+}
+
+/* The caller may wait for the end of a stream that the payload closes: only standard error stays open here. */
+static void release_streams(void)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    dup2(null, 0);
+    dup2(null, 1);
+    close(null);
+}
+
+int run_outside(struct start *start, int *signal_out)
+{
+    const struct record *namespaces = plan_find(&start->plan, OP_NAMESPACES);
+    struct sigaction standard = {.sa_handler = SIG_DFL};
+    sigset_t all;
+    int channel[2];
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &caller_mask);
+    sigaction(SIGCHLD, &standard, &caller_chld);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
+        fail_errno(NULL, "cannot make a channel");
+    pid_t init = sys_clone(namespaces ? record_int(namespaces, 0) : 0);
+    if (init < 0)
+        fail_errno("see what this machine offers: vsbox doctor", "cannot create namespaces");
+    if (init == 0) {
+        close(channel[0]);
+        run_init(start, channel[1]);
+    }
+    close(channel[1]);
+    int signals = watch_signals();
+    release_streams();
+    struct message last = wait_for_end(channel[0], signals, init);
+    int status = 0;
+    while (waitpid(init, &status, 0) < 0 && errno == EINTR)
+        ;
+    sigprocmask(SIG_SETMASK, &caller_mask, NULL);
+    switch (last.kind) {
+    case MESSAGE_FAILED:
+        fprintf(stderr, "%s\n", last.text);
+        return last.value;
+    case MESSAGE_EXITED:
+        return last.value;
+    case MESSAGE_KILLED:
+        *signal_out = last.value;
+        return 128 + last.value;
+    default: /* init itself was killed, and all inside with it */
+        *signal_out = WIFSIGNALED(status) ? WTERMSIG(status) : SIGKILL;
+        return 128 + *signal_out;
+    }
+}

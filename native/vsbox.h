@@ -1,0 +1,187 @@
+/* The launcher: reads a compiled plan, does its steps in order, starts the command, passes on signals and status.
+ * It takes no decision: src/vsbox/plan/ makes plans, src/vsbox/plan/encode.py writes the format read by plan.c. */
+#ifndef VSBOX_H
+#define VSBOX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+/* ---- plan.c: the encoded plan ---- */
+
+#define PLAN_MAGIC "VSBXPLAN"
+#define PLAN_VERSION 1
+#define PLAN_MAX_SIZE (64u << 20)
+#define MAX_FIELDS 64
+
+enum op {
+    OP_ROOT = 1,      /* s     the box */
+    OP_OWNER,         /* i     uid the plan was made for */
+    OP_KERNEL,        /* s     uname release the plan was made on */
+    OP_COMPILER,      /* s*    argv that makes plans and launchers anew */
+    OP_WATCH,         /* siiii path, device, inode (0: absent), size, mtime in ns: any change makes the plan stale */
+    OP_COMMANDS,      /* i     mtime in ns of inside/bin when launchers were last made */
+    OP_ALIAS,         /* ss    launcher name, program */
+    OP_BIN,           /* s     where the payload finds the box's commands */
+    OP_NAMESPACES,    /* i     clone(2) flags; none: the Landlock-only tier */
+    OP_TMPFS,         /* sii   target, size in bytes, mode */
+    OP_DIRECTORY,     /* s */
+    OP_SYMLINK,       /* ss    path, text */
+    OP_BIND,          /* ssi   source, target, enum bind_flags */
+    OP_PROC,          /* s */
+    OP_DEVPTS,        /* s */
+    OP_MASK,          /* s     covered by nothing, if there */
+    OP_PIVOT,         /*       the new root becomes /, read-only */
+    OP_LOOPBACK,      /*       lo up */
+    OP_SEAL_USERNS,   /*       user.max_user_namespaces = 0 in here */
+    OP_PAYLOAD,       /*       all that follows happens in the payload's own process */
+    OP_KEYRING,       /*       join a fresh session keyring */
+    OP_RLIMIT,        /* iii   resource, soft, hard */
+    OP_LANDLOCK,      /* iiii  handled fs, handled net, scoped, restrict_self flags */
+    OP_RULE,          /* si    path, access */
+    OP_RULE_OWN_PROC, /* i     access to /proc/self as a directory of this process only */
+    OP_RULE_STDIO,    /* i     all rights known: standard streams may be opened again, in the mode that they have */
+    OP_RESTRICT,      /*       landlock_restrict_self */
+    OP_SECCOMP,       /* bi    program, nonzero: with a listener for the broker */
+    OP_PASS,          /* s     environment variable passed on; a trailing * makes it a prefix */
+    OP_SET,           /* ss    environment variable set */
+    OP_WORKDIR,       /* ii    enum workdir_mode, Landlock access */
+    OP_SCRIPT,        /* i     Landlock access to the script named on the command line */
+    OP_PRIVATE,       /* si    path, enum privacy: where the working directory is never shown */
+    OP_WRITABLE,      /* s     a tree the payload may write to, for the broker */
+    OP_HOME,          /* s     $HOME inside, and the directory of last resort */
+    OP_COUNT
+};
+
+enum bind_flags { BIND_WRITABLE = 1, BIND_DEVICE = 2, BIND_OPTIONAL = 4 };
+enum workdir_mode { WORKDIR_NONE = 0, WORKDIR_READ = 1, WORKDIR_WRITE = 2 };
+enum privacy {
+    PRIVATE_SELF = 1,  /* the path itself and what is above it */
+    PRIVATE_TREE = 2,  /* also everything below it */
+    PRIVATE_HOME = 3,  /* also its dot-directories */
+    PRIVATE_HOMES = 4, /* its children are homes */
+};
+
+struct field {
+    const unsigned char *data;
+    uint32_t size;
+};
+
+struct record {
+    enum op op;
+    uint32_t count;
+    const unsigned char *first; /* encoded fields, validated */
+};
+
+struct plan {
+    unsigned char *bytes;
+    size_t size;
+    uint32_t count;
+    struct record *records;
+};
+
+/* Why a plan cannot be used; NULL when it can. Every string field is NUL-terminated inside the buffer. */
+const char *plan_decode(struct plan *plan, unsigned char *bytes, size_t size);
+void plan_free(struct plan *plan);
+const char *record_string(const struct record *record, uint32_t index);
+uint64_t record_int(const struct record *record, uint32_t index);
+struct field record_field(const struct record *record, uint32_t index);
+const struct record *plan_find(const struct plan *plan, enum op op);
+uint64_t fnv1a64(const void *data, size_t size);
+
+/* ---- report.c: one way out for every failure ---- */
+
+enum { EXIT_USAGE = 2, EXIT_OWN_FAILURE = 125, EXIT_CANNOT_EXECUTE = 126, EXIT_NOT_FOUND = 127 };
+
+enum message_kind { MESSAGE_FAILED = 1, MESSAGE_STOPPED, MESSAGE_EXITED, MESSAGE_KILLED };
+
+struct message {
+    int32_t kind;
+    int32_t value; /* exit code, signal or status */
+    char text[1024];
+};
+
+extern int report_channel; /* -1: print; otherwise a descriptor to the launcher outside */
+_Noreturn void fail(int code, const char *hint, const char *format, ...) __attribute__((format(printf, 3, 4)));
+_Noreturn void fail_errno(const char *hint, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bool send_message(int channel, enum message_kind kind, int value, const char *text);
+
+/* ---- start.c: what is known when a start begins ---- */
+
+struct start {
+    char *root;    /* the box */
+    char *command; /* name of the launcher, or NULL with exec: the command is arguments[0] */
+    char **arguments;
+    char **environment;
+    char *cwd;
+    bool show_cwd;    /* grant the working directory */
+    bool write_cwd;
+    char *script;     /* absolute path of a script named on the command line, or NULL */
+    bool verify;      /* prove the confinement instead of starting a command */
+    struct plan plan;
+};
+
+bool is_below(const char *path, const char *parent); /* equal or below, by components */
+bool is_private(const struct plan *plan, const char *path);
+void choose_working_directory(struct start *start);
+void choose_script(struct start *start);
+void build_environment(struct start *start, char **environ_outside);
+char **build_argv(const struct start *start, const char **program);
+
+/* ---- namespaces.c: the new root ---- */
+
+void enter_namespaces(void);
+void do_namespace_step(const struct start *start, const struct record *record);
+
+/* ---- confine.c: what the payload's process does to itself ---- */
+
+void do_payload_step(const struct start *start, const struct record *record);
+void drop_capabilities(void);
+_Noreturn void execute(const struct start *start);
+int take_listener(void); /* the seccomp listener made by OP_SECCOMP, or -1 */
+
+/* ---- verify.c ---- */
+_Noreturn void verify_and_exit(const struct start *start);
+
+/* ---- supervise.c ---- */
+_Noreturn void run_init(const struct start *start, int channel);
+int run_outside(struct start *start, int *signal_out);
+
+/* ---- broker.c: metadata and UNIX sockets where Landlock does not reach ---- */
+struct broker;
+struct broker *broker_new(const struct plan *plan, int listener);
+void broker_serve(struct broker *broker); /* answers one notification */
+
+/* ---- probe.c ---- */
+int probe_main(int argc, char **argv);
+
+/* ---- syscalls.c ---- */
+int sys_openat2(int dir, const char *path, uint64_t flags, uint64_t resolve);
+int open_no_symlinks(const char *path, uint64_t flags);
+int sys_open_tree(int dir, const char *path, unsigned flags);
+int sys_move_mount(int from, const char *from_path, int to, const char *to_path, unsigned flags);
+int sys_mount_setattr(int dir, const char *path, unsigned flags, uint64_t set, uint64_t clear);
+int sys_fsopen(const char *type);
+int sys_fsconfig(int fd, unsigned command, const char *key, const char *value);
+int sys_fsmount(int fd, unsigned attributes);
+int sys_pivot_root(const char *new_root, const char *put_old);
+int sys_pidfd_open(pid_t pid);
+int sys_pidfd_getfd(int pidfd, int fd);
+pid_t sys_clone(uint64_t flags);
+int sys_close_range(unsigned first, unsigned last, unsigned flags);
+int sys_landlock_create_ruleset(const void *attributes, size_t size, uint32_t flags);
+int sys_landlock_add_rule(int ruleset, int type, const void *attributes);
+int sys_landlock_restrict_self(int ruleset, uint32_t flags);
+int sys_seccomp(unsigned operation, unsigned flags, void *arguments);
+long sys_join_session_keyring(void);
+
+#define PROBE_OPTION 0x76736278 /* prctl(2) option that only our seccomp filter knows: src/vsbox/seccomp/program.py */
+#define PROBE_ERRNO 4004
+#define ATTRIBUTE_RDONLY 0x1
+#define ATTRIBUTE_NOSUID 0x2
+#define ATTRIBUTE_NODEV 0x4
+#define ATTRIBUTE_NOEXEC 0x8
+
+#endif

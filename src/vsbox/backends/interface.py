@@ -1,0 +1,27 @@
+"""What a backend tells about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vsbox.host.facts import HostFacts
+from vsbox.plan.model import Tier
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something this machine does not offer, and the command that adds it where there is one."""
+
+    what: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One mechanism: its name in policies, the tier it compiles for, what it lacks on a machine."""
+
+    name: str
+    tier: Tier
+    summary: str
+    missing: Callable[[HostFacts], tuple[Missing, ...]]

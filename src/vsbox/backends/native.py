@@ -1,0 +1,44 @@
+"""Namespaces, Landlock and seccomp, by our own launcher."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vsbox.backends.interface import Backend, Missing
+from vsbox.host.facts import HostFacts
+from vsbox.plan.model import Tier
+
+REMEDIES: Final = {
+    ("user_namespace", "EPERM"): "sysctl -w kernel.unprivileged_userns_clone=1",
+    ("user_namespace", "ENOSPC"): "sysctl -w user.max_user_namespaces=15000",
+    ("user_namespace", "EACCES"): "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+    ("user_namespace", "EINVAL"): "a kernel built with CONFIG_USER_NS",
+    ("bind", "ENOSYS"): "Linux 5.12 or newer, for mount_setattr(2)",
+    ("proc", "EPERM"): "run the container with an unmasked /proc (docker run --security-opt systempaths=unconfined)",
+}
+NEEDED: Final = {
+    "user_namespace": "user namespaces",
+    "bind": "bind mounts in a user namespace",
+    "pivot_root": "changing the root in a user namespace",
+    "proc": "a fresh /proc in a user namespace",
+    "network_namespace": "network namespaces",
+    "seccomp": "seccomp filters",
+    "openat2": "openat2(2)",
+    "close_range": "close_range(2)",
+}
+
+
+def missing(facts: HostFacts) -> tuple[Missing, ...]:
+    """Return what this machine does not offer for it."""
+    if facts.system != "Linux":
+        return (Missing("Linux"),)
+    return tuple(
+        Missing(f"{what} ({answer})", REMEDIES.get((probe, answer), ""))
+        for probe, what in NEEDED.items()
+        if (answer := facts.probes.get(probe, "not probed")) != "ok"
+    )
+
+
+BACKEND: Final = Backend(
+    "native", Tier.NAMESPACES, "namespaces, Landlock and seccomp by the own launcher", missing
+)

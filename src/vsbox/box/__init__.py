@@ -1,0 +1,1 @@
+"""An environment on disk: create, wrap, unwrap, sync, activate."""

@@ -1,0 +1,51 @@
+"""What the launcher asks of Python: ``python -I -m vsbox.box compile|sync BOX``.
+
+Started outside, with standard input closed and standard output going to standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from vsbox.box.layout import Layout, open_box
+from vsbox.box.store import load_policy, locked, store
+from vsbox.box.sync import sync_launchers
+from vsbox.errors import VsboxError
+
+
+def compile_box(layout: Layout) -> None:
+    """Make the plan anew after the policy or the machine changed."""
+    with locked(layout):
+        store(layout, load_policy(layout))
+
+
+def sync_box(layout: Layout) -> None:
+    """Make launchers follow a change of ``inside/bin`` and say what was held back."""
+    with locked(layout):
+        policy = load_policy(layout)
+        synced = sync_launchers(layout, policy)
+        store(layout, policy)
+    for held in synced.held_back:
+        sys.stderr.write(
+            f"vsbox: no launcher for {held.name!r}: {held.reason}\n"
+            f"       to have it all the same: vsbox expose {layout.root} {held.name!r}\n"
+        )
+
+
+ACTIONS = {"compile": compile_box, "sync": sync_box}
+
+
+def main(argv: list[str]) -> int:
+    """Carry out one action; return the exit status."""
+    try:
+        action, root = argv
+        ACTIONS[action](open_box(root))
+    except (VsboxError, OSError) as error:
+        hint = getattr(error, "hint", None)
+        sys.stderr.write(f"vsbox: {error}\n" + (f"       {hint}\n" if hint else ""))
+        return error.exit_code if isinstance(error, VsboxError) else VsboxError.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

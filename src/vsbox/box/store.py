@@ -1,0 +1,192 @@
+"""Policy and plan on disk: read strictly, replaced atomically, proven before they count."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from vsbox.backends import Choice, choose
+from vsbox.box.layout import Layout
+from vsbox.errors import BoxError, CannotEnforceError, PolicyError, VsboxError
+from vsbox.host.collect import collect
+from vsbox.host.facts import HostFacts
+from vsbox.plan.compile import compile_plan
+from vsbox.plan.encode import encode
+from vsbox.plan.model import BoxFacts, Interpreter, Plan
+from vsbox.plan.system import candidates
+from vsbox.policy.document import SCHEMA_NAME, parse, render, schema
+from vsbox.policy.grants import grants_of
+from vsbox.policy.model import Policy
+
+VERIFY_SECONDS = 60
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace a file as a whole: whoever reads it sees the old content or the new.
+
+    Raises:
+        OSError: nothing was changed.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        os.replace(name, path)  # noqa: PTH105 - both ends as mkstemp gave them
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)  # noqa: PTH108
+        raise
+
+
+@contextlib.contextmanager
+def locked(layout: Layout) -> Iterator[None]:
+    """Hold the box's lock: one writer of ``sandbox/`` and ``bin/`` at a time."""
+    with (layout.sandbox / "lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def load_policy(layout: Layout) -> Policy:
+    """Read ``sandbox.json``.
+
+    Raises:
+        PolicyError: it is missing or wrong; never a policy that allows.
+    """
+    try:
+        data = layout.policy.read_bytes()
+    except OSError as error:
+        raise PolicyError(
+            f"cannot read {layout.policy}: {error.strerror}",
+            hint=f"make the box anew: vsbox --clear {layout.root}",
+        ) from error
+    return parse(data, name=str(layout.policy))
+
+
+def save_policy(layout: Layout, policy: Policy) -> None:
+    """Write ``sandbox.json`` and the schema beside it."""
+    write_atomically(layout.sandbox / SCHEMA_NAME, msgspec.json.format(msgspec.json.encode(schema())))
+    write_atomically(layout.policy, render(policy))
+
+
+def load_interpreter(layout: Layout) -> Interpreter:
+    """Read what ``create`` noted about the base Python, outside."""
+    path = layout.sandbox / "interpreter.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Interpreter)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise BoxError(
+            f"cannot read {path}: {error}", hint=f"make the box anew: vsbox --clear {layout.root}"
+        ) from error
+
+
+def commands_mtime_ns(layout: Layout) -> int:
+    """Return the state of ``inside/bin``; links are not followed, code inside could make one."""
+    try:
+        return (layout.inside / "bin").lstat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def gather(layout: Layout, policy: Policy) -> tuple[HostFacts, BoxFacts]:
+    """Return the facts that a compilation of this box needs."""
+    interpreter = load_interpreter(layout)
+    facts = collect(
+        (*candidates(), *interpreter.trees, *(grant.path for grant in grants_of(policy))),
+        watched=(str(layout.policy), interpreter.executable, str(layout.sandbox / "interpreter.json")),
+    )
+    return facts, BoxFacts(str(layout.root), interpreter, commands_mtime_ns(layout))
+
+
+def plan_for(layout: Layout, policy: Policy) -> tuple[Plan, Choice, HostFacts]:
+    """Compile a policy for this box on this machine, without storing anything."""
+    facts, box = gather(layout, policy)
+    if not Path(box.interpreter.executable).exists():
+        raise BoxError(
+            f"cannot use {layout.root}: its Python {box.interpreter.executable} is gone",
+            hint=f"make the box anew: vsbox --clear {layout.root}",
+        )
+    choice = choose(policy.backend, facts)
+    return compile_plan(policy, facts, box, choice.backend.tier), choice, facts
+
+
+def summary(policy: Policy, plan: Plan) -> str:
+    """Return what ``activate_sandboxed`` prints: plain text, control characters made visible."""
+    lines = [f"Sandboxed with {plan.receipt.tier}: {policy.venv_root}"]
+    for title, paths in (
+        ("read and write", policy.allowed_paths),
+        ("read only", policy.read_only_paths),
+        ("hidden", policy.hidden_paths),
+    ):
+        lines += [f"  {title:15} {path}" for path in paths]
+    for row in plan.receipt.rows:
+        if row.state in {"degraded", "open by policy"}:
+            lines.append(f"  {row.state:15} {row.aspect.value}: {row.asked}")
+    return "\n".join("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines)
+
+
+def _prove(layout: Layout) -> None:
+    """Run the launcher's own checks from inside, under the plan that is about to count.
+
+    Raises:
+        CannotEnforceError: the plan cannot be carried out, or does not confine.
+    """
+    answer = subprocess.run(  # noqa: S603 - our own launcher, absolute
+        [str(layout.sandbox / "verify")],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=VERIFY_SECONDS,
+        cwd="/",
+        check=False,
+    )
+    if answer.returncode == 0:
+        return
+    failed = [line for line in answer.stdout.splitlines() if line.startswith("FAILED")]
+    cause = "; ".join(failed) or answer.stderr.strip().removeprefix("vsbox: ") or f"status {answer.returncode}"
+    raise CannotEnforceError(f"cannot confine {layout.root}: {cause}", hint="see: vsbox doctor")
+
+
+def store(layout: Layout, policy: Policy) -> Plan:
+    """Compile, prove and store the plan with its receipt. The old plan stays until this succeeds.
+
+    Raises:
+        VsboxError: the policy or the machine does not allow it.
+        OSError: the box cannot be written.
+    """
+    plan, _, _ = plan_for(layout, policy)
+    candidate = layout.sandbox / "plan.new"
+    try:
+        write_atomically(candidate, encode(plan.steps))
+        _prove(layout)
+        os.replace(candidate, layout.plan)  # noqa: PTH105
+    except subprocess.TimeoutExpired as error:
+        raise CannotEnforceError(f"cannot confine {layout.root}: its proof took too long") from error
+    finally:
+        candidate.unlink(missing_ok=True)
+    write_atomically(layout.sandbox / "receipt.json", msgspec.json.encode(plan.receipt))
+    write_atomically(layout.sandbox / "summary.txt", summary(policy, plan).encode() + b"\n")
+    return plan
+
+
+def change_policy(layout: Layout, policy: Policy) -> Plan:
+    """Replace ``sandbox.json``, unless the new policy cannot be carried out; then nothing changes."""
+    with locked(layout):
+        before = layout.policy.read_bytes()
+        plan_for(layout, policy)
+        save_policy(layout, policy)
+        try:
+            return store(layout, policy)
+        except (VsboxError, OSError):
+            write_atomically(layout.policy, before)
+            raise

@@ -1,0 +1,141 @@
+"""Launchers follow what is in ``inside/bin``: by name only, no file there is ever opened.
+
+Security: names come from code inside. One that would shadow a command of the user's PATH is held
+back, since an activated box comes first there: a wheel that ships ``git`` or ``sudo`` would else
+answer when the user means theirs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from vsbox.box.layout import Layout
+from vsbox.policy.model import Policy
+
+VALID_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}", re.ASCII)
+PYTHON_NAME: Final = re.compile(r"(python|pip|pypy|easy_install|wheel)[0-9.]*", re.ASCII)
+OWN_LAUNCHERS: Final = ("python-sandboxed", "shell")
+RESERVED: Final = frozenset({*OWN_LAUNCHERS, "vsbox"})
+ACTIVATION: Final = re.compile(r"activate(_sandboxed)?(\..*)?|deactivate.*", re.ASCII | re.IGNORECASE)
+SYSTEM_BINS: Final = frozenset({"/bin", "/sbin", "/usr/bin", "/usr/sbin"})
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """A command that got no launcher, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Synced:
+    """What a synchronisation did."""
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    held_back: tuple[HeldBack, ...]
+
+
+def list_names(directory: Path) -> tuple[str, ...]:
+    """Return the names of files and links in a directory that code inside controls.
+
+    A link in the directory's own place is not followed: then there are no names.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return ()
+    try:
+        with os.scandir(descriptor) as entries:
+            return tuple(sorted(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)))
+    finally:
+        os.close(descriptor)
+
+
+def _belongs_to_python(command: Path) -> bool:
+    """Tell whether a command of the user's is itself a tool of some Python installation.
+
+    Shadowing those is what activating an environment means: its ``pytest`` comes before another.
+    """
+    if command.parent.name == "shims":
+        return True
+    real = Path(os.path.realpath(command))
+    if (real.parent.parent / "pyvenv.cfg").is_file():
+        return True
+    if str(real.parent) not in SYSTEM_BINS and (real.parent / "python3").exists():
+        return True
+    try:
+        with real.open("rb") as file:
+            first = file.readline(256)
+    except OSError:
+        return False
+    return first.startswith(b"#!") and b"python" in first
+
+
+def find_shadowed(name: str, search: Iterable[str], own_bin: Path) -> Path | None:
+    """Return the command of the user's that a launcher called ``name`` would hide, if any."""
+    for directory in search:
+        if not directory.startswith("/") or os.path.realpath(directory) == str(own_bin):
+            continue
+        command = Path(directory) / name
+        try:
+            mode = command.stat().st_mode
+        except OSError:
+            continue
+        if stat.S_ISREG(mode) and mode & 0o111:
+            return None if _belongs_to_python(command) else command
+    return None
+
+
+def _reason_to_hold_back(name: str, layout: Layout, policy: Policy, search: tuple[str, ...]) -> str | None:
+    if not VALID_NAME.fullmatch(name):
+        return "its name is not one a shell command has"
+    if name in RESERVED:
+        return "its name is vsbox's own"
+    if name in policy.exposed_commands or PYTHON_NAME.fullmatch(name):
+        return None
+    shadowed = find_shadowed(name, search, layout.bin)
+    return f"it would shadow {shadowed}" if shadowed else None
+
+
+def _is_launcher(path: Path, launcher: os.stat_result) -> bool:
+    status = path.lstat()
+    return (status.st_dev, status.st_ino) == (launcher.st_dev, launcher.st_ino)
+
+
+def _make(layout: Layout, name: str) -> None:
+    temporary = layout.bin / f".{name}.new"
+    temporary.unlink(missing_ok=True)
+    os.link(layout.launcher, temporary)
+    os.replace(temporary, layout.bin / name)  # noqa: PTH105
+    temporary.unlink(missing_ok=True)  # rename(2) does nothing when both are links of one file
+
+
+def sync_launchers(layout: Layout, policy: Policy) -> Synced:
+    """Give every command of ``inside/bin`` its launcher and take away those of commands that left."""
+    search = tuple(os.environ.get("PATH", "").split(":"))
+    held_back: list[HeldBack] = []
+    wanted = set(OWN_LAUNCHERS)
+    for name in list_names(layout.inside / "bin"):
+        if ACTIVATION.fullmatch(name) or name in OWN_LAUNCHERS:
+            continue
+        reason = _reason_to_hold_back(name, layout, policy, search)
+        if reason:
+            held_back.append(HeldBack(name, reason))
+        else:
+            wanted.add(name)
+    launcher = layout.launcher.lstat()
+    present = {entry.name for entry in layout.bin.iterdir() if _is_launcher(entry, launcher)}
+    added, removed = sorted(wanted - present), sorted(present - wanted)
+    for name in added:
+        _make(layout, name)
+    for name in removed:
+        (layout.bin / name).unlink(missing_ok=True)
+    return Synced(tuple(added), tuple(removed), tuple(held_back))

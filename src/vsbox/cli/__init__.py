@@ -1,0 +1,97 @@
+"""The command line: one small file a command."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from vsbox import __version__
+from vsbox.errors import VsboxError
+
+COMMANDS = {
+    "create": "vsbox.cli.create",
+    "exec": "vsbox.cli.exec_",
+    "allow": "vsbox.cli.allow",
+    "deny": "vsbox.cli.allow",
+    "expose": "vsbox.cli.expose",
+    "explain": "vsbox.cli.explain",
+    "check": "vsbox.cli.check",
+    "doctor": "vsbox.cli.doctor",
+    "sync": "vsbox.cli.sync",
+    "completion": "vsbox.cli.completion",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is asked for; what is no command is a directory to create."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the commands in the order people meet them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import and return one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = __import__(COMMANDS[cmd_name], fromlist=[cmd_name])
+        command: click.Command = getattr(module, cmd_name if cmd_name != "exec" else "exec_")
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Let ``vsbox DIR`` mean ``vsbox create DIR``."""
+        own = {"--help", "-h", "--version"}
+        if args and args[0] not in COMMANDS and args[0] not in own:
+            args = ["create", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 2 usage or policy error, 125 vsbox could not do it, 126/127 command not "
+    "executable/not found, 128+N killed by signal N, otherwise the command's own.",
+)
+@click.version_option(__version__, prog_name="vsbox")
+def cli() -> None:
+    """Python environments that are sandboxes.
+
+    \b
+    Make one and use it like any other environment:
+      vsbox myenv
+      source myenv/bin/activate
+      pip install requests
+      python prog.py
+
+    Its python, its pip and every command installed into it run confined by the kernel: they see the
+    environment, the system's programs and the directory you stand in (read-only), and nothing else.
+    """
+
+
+def print_error(error: BaseException) -> None:
+    """Write an error and its next step to standard error."""
+    click.echo(f"{click.style('vsbox:', fg='red')} {error}", err=True)
+    hint = getattr(error, "hint", None)
+    if hint:
+        click.echo(f"       {hint}", err=True)
+
+
+def main() -> None:
+    """Run the command line and exit with the status that DESIGN §11 gives each outcome."""
+    try:
+        cli.main(standalone_mode=False)
+    except VsboxError as error:
+        print_error(error)
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("vsbox: interrupted", err=True)
+        sys.exit(130)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        print_error(OSError(f"cannot go on{where}: {error.strerror or error}"))
+        sys.exit(VsboxError.exit_code)

@@ -1,0 +1,82 @@
+"""``vsbox [create] DIR``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=click.Path())
+@click.option("-p", "--python", metavar="PYTHON", help="Interpreter: a version (3.12), a name or a path.")
+@click.option("--no-pip", is_flag=True, help="Do not install pip.")
+@click.option("--clear", is_flag=True, help="Replace the box that is there.")
+@click.option("--allow", multiple=True, metavar="PATH", help="Let code read and write PATH. Repeatable.")
+@click.option("--allow-read", multiple=True, metavar="PATH", help="Let code read PATH. Repeatable.")
+@click.option("--network", type=click.Choice(["host", "none"]), help="The host's network, or none.")
+@click.option("--preset", type=click.Choice(["venv", "strict"]), default="venv", show_default=True,
+              help="venv: network, packages writable. strict: no network, packages read-only, nothing of yours.")
+@click.option("--mode", type=click.Choice(["enforce", "log"]), default="enforce", show_default=True,
+              help="enforce blocks. log, which only reports, is not in this version.")
+@click.option("--backend", type=click.Choice(["auto", "native", "landlock"]), default="auto", show_default=True,
+              help="native: namespaces, Landlock, seccomp. landlock: no namespaces.")
+@click.option("--no-os-sandbox", is_flag=True, help="Audit hook alone. Not in this version.")
+@click.option("--allow-degraded", multiple=True, metavar="ASPECT",
+              help="Run even where this aspect cannot be enforced; the receipt says so. Repeatable.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+def create(directory: str, **options: object) -> None:
+    """Make an environment that is a sandbox.
+
+    \b
+      vsbox myenv
+      vsbox -p 3.12 --allow ~/data --allow-read ~/models myenv
+
+    What code inside may touch stands in DIR/sandbox/sandbox.json, which is yours to edit; a change
+    takes effect at the next start. `vsbox explain DIR` shows it with what enforces it.
+    """
+    from vsbox.box.create import create as make  # noqa: PLC0415 - start of other commands
+
+    created = make(
+        directory,
+        _policy(options),
+        python=str(options["python"]) if options["python"] else None,
+        pip=not options["no_pip"],
+        clear=bool(options["clear"]),
+    )
+    if options["quiet"]:
+        return
+    root = created.layout.root
+    from vsbox.box.create import directory_hint  # noqa: PLC0415
+
+    click.echo(f"Python {created.interpreter.version.split()[0]}, sandboxed with {created.plan.receipt.tier}: {root}")
+    click.echo(f"  source {directory_hint(root / 'bin' / 'activate')}")
+    for row in created.plan.receipt.rows:
+        if row.state == "degraded":
+            click.echo(f"  not enforced, as allowed: {row.aspect.value} ({row.asked})", err=True)
+    for held in created.synced.held_back:
+        click.echo(f"  no launcher for {held.name!r}: {held.reason}", err=True)
+
+
+def _policy(options: dict[str, object]) -> object:
+    """Build the policy that the options describe; a path that is missing is an error here."""
+    from vsbox.cli.paths import resolve_grant  # noqa: PLC0415
+    from vsbox.errors import UsageError  # noqa: PLC0415
+    from vsbox.policy.document import parse  # noqa: PLC0415
+    import json  # noqa: PLC0415
+
+    if options["no_os_sandbox"]:
+        raise UsageError(
+            "cannot use --no-os-sandbox: it needs the audit hook, which this version does not have",
+            hint="without it the kernel confines, which is stronger",
+        )
+    document = {
+        "venv_root": "/",
+        "preset": options["preset"],
+        "mode": options["mode"],
+        "backend": options["backend"],
+        "allowed_paths": [resolve_grant(path) for path in options["allow"]],  # type: ignore[attr-defined]
+        "read_only_paths": [resolve_grant(path) for path in options["allow_read"]],  # type: ignore[attr-defined]
+        "allow_degraded": list(options["allow_degraded"]),  # type: ignore[call-overload]
+    }
+    if options["network"]:
+        document["network"] = options["network"]
+    return parse(json.dumps(document).encode(), name="the options")

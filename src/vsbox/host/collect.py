@@ -1,0 +1,102 @@
+"""Collect host facts: probe by doing, look at paths, read the user's own settings."""
+
+from __future__ import annotations
+
+import os
+import platform
+import pwd
+import stat
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from vsbox.errors import LauncherError
+from vsbox.host.facts import HostFacts, PathFact, Watched
+from vsbox.host.index import index_settings
+
+if TYPE_CHECKING:
+    from vsbox.host.facts import Kind
+
+LAUNCHER: Final = Path(__file__).parent.parent / "launch" / "vsbox-launcher"
+KINDS: Final[tuple[tuple[int, Kind], ...]] = (
+    (stat.S_IFDIR, "directory"),
+    (stat.S_IFREG, "file"),
+    (stat.S_IFCHR, "device"),
+)
+
+
+def find_launcher() -> Path:
+    """Return the native launcher that was installed with this package.
+
+    Raises:
+        LauncherError: the package was installed without it.
+    """
+    if not LAUNCHER.is_file():
+        raise LauncherError(
+            f"cannot find the launcher {LAUNCHER}: vsbox was installed without it",
+            hint="reinstall it on this machine: pip install --force-reinstall vsbox",
+        )
+    return LAUNCHER
+
+
+def probe() -> dict[str, str]:
+    """Try what boxes need, in children of the launcher; one answer a line."""
+    answer = subprocess.run(  # noqa: S603 - our own program, absolute
+        [find_launcher(), "probe"], capture_output=True, text=True, env={}, timeout=60, check=False
+    )
+    if answer.returncode != 0:
+        raise LauncherError(f"cannot probe this machine: {answer.stderr.strip() or answer.returncode}")
+    return dict(line.split("=", 1) for line in answer.stdout.splitlines())
+
+
+def look_at(path: str) -> PathFact:
+    """Return what ``path`` is now."""
+    real = os.path.realpath(path)
+    try:
+        mode = os.stat(real).st_mode  # noqa: PTH116 - surrogate-escaped paths stay strings
+    except OSError:
+        return PathFact("missing", real)
+    for file_type, kind in KINDS:
+        if stat.S_IFMT(mode) == file_type:
+            return PathFact(kind, real)
+    return PathFact("other", real)
+
+
+def watch(path: str) -> Watched:
+    """Return the identity of a file, to notice when it changes."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return Watched(path)
+    return Watched(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def user_home() -> str:
+    """Return the home directory that the user database names; ``$HOME`` may say anything."""
+    try:
+        return os.path.realpath(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return os.path.realpath(os.environ.get("HOME", "/"))
+
+
+def collect(paths: Iterable[str] = (), *, watched: Iterable[str] = ()) -> HostFacts:
+    """Return the facts of this machine, with what is at ``paths`` and the identity of ``watched``."""
+    if not sys.platform.startswith("linux"):
+        return HostFacts(platform.system(), platform.machine(), platform.release(), 0, str(Path.home()))
+    home = user_home()
+    index, config_files = index_settings(home)
+    return HostFacts(
+        system=platform.system(),
+        machine=platform.machine(),
+        kernel=platform.release(),
+        uid=os.geteuid(),
+        home=home,
+        probes=probe(),
+        paths={path: look_at(path) for path in (*paths, *index.paths)},
+        watched=tuple(watch(path) for path in (*watched, *config_files)),
+        index=index,
+        own_paths=(str(Path(__file__).resolve().parent.parent), os.path.realpath(sys.prefix)),
+        compiler=(sys.executable, "-I", "-m", "vsbox.box"),
+    )

@@ -1,0 +1,85 @@
+"""The user's package index settings: read outside, passed inside deliberately.
+
+Without them ``pip`` inside would silently ask the public index for private names (dependency
+confusion). Files read are the user's and the machine's, never the environment's own: code inside
+could have written that one.
+
+Source of the places: https://pip.pypa.io/en/stable/topics/configuration/
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from vsbox.host.facts import IndexSettings
+
+PATH_OPTIONS: Final = frozenset(
+    {"cert", "client-cert", "constraint", "extra-index-url", "find-links", "index-url", "trusted-ca"}
+)
+PATH_VARIABLES: Final = (
+    "CURL_CA_BUNDLE",
+    "PIP_CERT",
+    "PIP_CLIENT_CERT",
+    "PIP_CONSTRAINT",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_FIND_LINKS",
+    "PIP_INDEX_URL",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "UV_EXTRA_INDEX_URL",
+    "UV_FIND_LINKS",
+    "UV_INDEX_URL",
+)
+
+
+def _user_config_files(home: str) -> tuple[str, ...]:
+    config_home = os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+    return (f"{config_home}/pip/pip.conf", f"{home}/.pip/pip.conf")
+
+
+def _config_files(home: str) -> tuple[str, ...]:
+    named = os.environ.get("PIP_CONFIG_FILE", "")
+    machine = ("/etc/pip.conf", "/etc/xdg/pip/pip.conf")
+    return (*machine, *_user_config_files(home), *([named] if named.startswith("/") else []))
+
+
+def _values(path: str) -> Iterator[str]:
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read(path, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError, OSError):
+        return
+    for section in parser.sections():
+        for option, value in parser.items(section):
+            if option.replace("_", "-") in PATH_OPTIONS:
+                yield value
+
+
+def _local_paths(value: str) -> Iterator[str]:
+    for word in value.split():
+        path = unquote(urlsplit(word).path) if word.startswith("file:") else word
+        if path.startswith("/") and os.path.realpath(path) != "/":
+            yield os.path.realpath(path)
+
+
+def index_settings(home: str) -> tuple[IndexSettings, tuple[str, ...]]:
+    """Return the settings and the files they come from (present or not, to be watched)."""
+    files = _config_files(home)
+    chosen = os.environ.get("PIP_CONFIG_FILE") or next(
+        (path for path in _user_config_files(home) if os.path.isfile(path)),  # noqa: PTH113
+        None,
+    )
+    if chosen and not chosen.startswith("/"):
+        chosen = None
+    values = [value for path in files for value in _values(path)]
+    values += [os.environ.get(name, "") for name in PATH_VARIABLES]
+    paths = {path for value in values for path in _local_paths(value)}
+    if chosen:
+        chosen = os.path.realpath(chosen)
+        paths.add(chosen)
+    return IndexSettings(chosen, tuple(sorted(paths))), files

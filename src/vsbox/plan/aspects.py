@@ -1,0 +1,187 @@
+"""Which layer enforces which aspect, and what follows where none can: the table of DESIGN §5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from vsbox.errors import CannotEnforceError
+from vsbox.host.facts import HostFacts
+from vsbox.plan.model import Tier
+from vsbox.plan.receipt import Receipt, Row
+from vsbox.policy.model import Aspect, Policy
+
+Answer = tuple[str, ...]
+"""The layers that enforce; none: nobody does."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What decides about enforcement."""
+
+    tier: Tier
+    facts: HostFacts
+    policy: Policy
+
+    @property
+    def namespaces(self) -> bool:
+        """Whether the plan builds its own root."""
+        return self.tier is Tier.NAMESPACES
+
+    @property
+    def abi(self) -> int:
+        """The Landlock ABI."""
+        return self.facts.landlock_abi
+
+    @property
+    def broker(self) -> bool:
+        """Whether the launcher can answer supervised system calls."""
+        return self.facts.works("seccomp_listener", "pidfd_getfd")
+
+    @property
+    def offline(self) -> bool:
+        """Whether the policy asks for no network."""
+        return self.policy.network == "none"
+
+
+def _layers(*pairs: tuple[str, bool]) -> Answer:
+    return tuple(name for name, holds in pairs if holds)
+
+
+def _files(s: Situation) -> Answer:
+    return _layers(("namespaces", s.namespaces), ("landlock", s.abi > 0))
+
+
+def _truncate(s: Situation) -> Answer:
+    return _layers(("namespaces", s.namespaces), ("landlock", s.abi >= 3))
+
+
+def _metadata(s: Situation) -> Answer:
+    return _layers(("namespaces", s.namespaces), ("seccomp broker", not s.namespaces and s.broker))
+
+
+def _processes(s: Situation) -> Answer:
+    return _layers(("namespaces", s.namespaces), ("landlock", s.abi > 0), ("seccomp", True))
+
+
+def _signals(s: Situation) -> Answer:
+    return _layers(("namespaces", s.namespaces), ("landlock", s.abi >= 6))
+
+
+def _ipc(s: Situation) -> Answer:
+    return _layers(("namespaces", s.namespaces), ("seccomp", not s.namespaces))
+
+
+def _shared_memory(s: Situation) -> Answer:
+    shared = not s.namespaces and Aspect.SHARED_MEMORY in s.policy.allow_degraded
+    return () if shared else _files(s)
+
+
+def _network(s: Situation) -> Answer:
+    return _layers(
+        ("namespaces", s.namespaces),
+        ("seccomp", not s.namespaces),
+        ("landlock", not s.namespaces and s.abi >= 4),
+    )
+
+
+def _unix_sockets(s: Situation) -> Answer:
+    return _layers(
+        ("namespaces", s.namespaces),
+        ("landlock", s.abi >= 9),
+        ("seccomp broker", not s.namespaces and s.broker),
+    )
+
+
+def _abstract_sockets(s: Situation) -> Answer:
+    return _layers(
+        ("namespaces", s.namespaces and s.offline),
+        ("landlock", s.abi >= 6),
+        ("seccomp broker", not s.namespaces and s.broker),
+    )
+
+
+def _descriptors(s: Situation) -> Answer:
+    return _layers(("close_range", s.abi > 0), ("landlock", s.abi > 0))
+
+
+def _always(*layers: str) -> Callable[[Situation], Answer]:
+    return lambda _: layers
+
+
+@dataclass(frozen=True)
+class Aspects:
+    """One row of the table: the aspect, what is asked, who answers, what to advise."""
+
+    aspect: Aspect
+    asked: str
+    answer: Callable[[Situation], Answer]
+    advice: str = "run `vsbox doctor`"
+
+
+NEWER_LANDLOCK: Final = "a kernel with a newer Landlock, or user namespaces (`vsbox doctor` says how)"
+
+TABLE: Final = (
+    Aspects(Aspect.FILES, "only what is granted", _files),
+    Aspects(Aspect.TRUNCATE, "no truncating beyond grants", _truncate, f"Linux 6.2: {NEWER_LANDLOCK}"),
+    Aspects(Aspect.METADATA, "no chmod, chown, utime, xattr beyond grants", _metadata),
+    Aspects(Aspect.PROCESSES, "no other process visible or traceable", _processes),
+    Aspects(Aspect.SIGNALS, "no signal to other processes", _signals, f"Linux 6.12: {NEWER_LANDLOCK}"),
+    Aspects(Aspect.IPC, "no System V IPC or message queue of the host", _ipc),
+    Aspects(Aspect.SHARED_MEMORY, "no shared memory of the host", _shared_memory),
+    Aspects(Aspect.NETWORK, "no network", _network),
+    Aspects(Aspect.UNIX_SOCKETS, "no UNIX socket of the host", _unix_sockets, NEWER_LANDLOCK),
+    Aspects(Aspect.ABSTRACT_SOCKETS, "no abstract UNIX socket of the host", _abstract_sockets,
+            f"Linux 6.12: {NEWER_LANDLOCK}"),
+    Aspects(Aspect.KEYRING, "no kernel key of the session", _always("keyctl", "seccomp")),
+    Aspects(Aspect.DESCRIPTORS, "only standard streams, not reopened for writing", _descriptors,
+            "a kernel with Landlock (5.13 or newer)"),
+    Aspects(Aspect.ENVIRONMENT, "only listed variables", _always("execve")),
+    Aspects(Aspect.PRIVILEGES, "no capability, no new privilege, no user namespace",
+            _always("capabilities", "no_new_privs", "seccomp")),
+    Aspects(Aspect.SYSCALLS, "no rare or dangerous kernel interface", _always("seccomp")),
+    Aspects(Aspect.TERMINAL, "no input injected into the terminal", _always("seccomp")),
+    Aspects(Aspect.LIFETIME, "nothing outlives the launcher",
+            lambda s: ("namespaces",) if s.namespaces else _layers(("subreaper", s.abi >= 6)),
+            f"Linux 6.12: {NEWER_LANDLOCK}"),
+)  # fmt: skip
+
+
+def _judge(entry: Aspects, situation: Situation) -> Row:
+    if entry.aspect is Aspect.NETWORK and not situation.offline:
+        return Row(entry.aspect, "the host's network", "open by policy")
+    layers = entry.answer(situation)
+    if layers:
+        return Row(entry.aspect, entry.asked, "enforced", layers, note=_note(entry.aspect, situation))
+    allowed = entry.aspect in situation.policy.allow_degraded
+    state = "degraded" if allowed else "cannot enforce"
+    return Row(entry.aspect, entry.asked, state, advice=entry.advice)
+
+
+def _note(aspect: Aspect, situation: Situation) -> str:
+    if situation.namespaces:
+        return ""
+    return {
+        Aspect.SHARED_MEMORY: "/dev/shm is closed: multiprocessing locks need allow_degraded shared-memory",
+        Aspect.NETWORK: "localhost is closed as well" if situation.offline else "",
+        Aspect.PROCESSES: "that a process number exists can be seen, nothing about it",
+    }.get(aspect, "")
+
+
+def judge(situation: Situation) -> Receipt:
+    """Return the receipt of a plan.
+
+    Raises:
+        CannotEnforceError: an aspect has no layer and ``allow_degraded`` does not name it.
+    """
+    receipt = Receipt(situation.tier.value, tuple(_judge(entry, situation) for entry in TABLE))
+    lacking = [row for row in receipt.rows if row.state == "cannot enforce"]
+    if lacking:
+        names = ", ".join(row.aspect.value for row in lacking)
+        raise CannotEnforceError(
+            f"cannot enforce {names} with {situation.tier.value} on this machine: "
+            + "; ".join(row.asked for row in lacking),
+            hint=f"needed: {lacking[0].advice}; or name it in allow_degraded of sandbox.json",
+        )
+    return receipt

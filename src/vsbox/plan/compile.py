@@ -1,0 +1,365 @@
+"""Policy and facts in, plan out. Pure: the same on every machine for the same input.
+
+Paths of the policy must be what they say: one that goes through a symbolic link is refused here,
+and the launcher opens every source with ``RESOLVE_NO_SYMLINKS``, so code inside cannot swap a
+granted directory for a link and wait for the next start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from vsbox.errors import CannotEnforceError, PolicyError
+from vsbox.host.facts import HostFacts
+from vsbox.plan import landlock, steps, system
+from vsbox.plan.aspects import Situation, judge
+from vsbox.plan.encode import fnv1a64
+from vsbox.plan.environment import PASSED, search_path
+from vsbox.plan.model import BoxFacts, Plan, Tier
+from vsbox.plan.steps import BIND_DEVICE, BIND_OPTIONAL, BIND_WRITABLE, Step
+from vsbox.policy.grants import Access, Grant, grants_of, is_below
+from vsbox.policy.model import Aspect, Policy
+from vsbox.policy.presets import with_preset
+from vsbox.seccomp import FilterSpec, build_filter
+
+# clone(2)
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWCGROUP: Final = 0x02000000
+CLONE_NEWUTS: Final = 0x04000000
+CLONE_NEWIPC: Final = 0x08000000
+CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWPID: Final = 0x20000000
+CLONE_NEWNET: Final = 0x40000000
+
+# setrlimit(2): numbers shared by x86_64 and aarch64
+RLIMITS: Final = (("cpu_seconds", 0), ("file_bytes", 1), ("processes", 6), ("open_files", 7))
+
+ROOT_BYTES: Final = 16 << 20
+WORKDIR_MODES: Final = {"none": 0, "read": 1, "write": 2}
+METADATA_CALLS: Final = frozenset(
+    {
+        "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat",
+        "utime", "utimes", "futimesat", "utimensat", "setxattr", "lsetxattr", "fsetxattr",
+        "removexattr", "lremovexattr", "fremovexattr", "setxattrat", "removexattrat",
+    }
+)  # fmt: skip
+SOCKET_CALLS: Final = frozenset({"connect"})
+
+
+class Compiler:
+    """One compilation; each method yields the steps of one concern, in the launcher's order."""
+
+    def __init__(self, policy: Policy, facts: HostFacts, box: BoxFacts, tier: Tier) -> None:
+        self.policy = with_preset(policy)
+        self.facts = facts
+        self.box = box
+        self.situation = Situation(tier, facts, self.policy)
+        self.namespaces = tier is Tier.NAMESPACES
+        self.grants = grants_of(self.policy)
+        self.prefix = box.root if self.namespaces else box.inside
+        self.known_fs = landlock.known_fs(facts.landlock_abi)
+
+    # ---- checks ----
+
+    def check(self) -> None:
+        """Refuse a policy that this machine or this tier cannot carry out.
+
+        Raises:
+            PolicyError: a grant that is missing, a link, or that would open the box itself.
+            CannotEnforceError: a mode or mechanism that is not there.
+        """
+        if self.policy.mode != "enforce":
+            raise CannotEnforceError(
+                "cannot use mode 'log': it needs the audit hook, which this version does not have",
+                hint='set "mode": "enforce" in sandbox.json',
+            )
+        if self.policy.venv_root != self.box.root:
+            raise PolicyError(
+                f"bad venv_root in sandbox.json: it says {self.policy.venv_root!r} "
+                f"and the box is at {self.box.root!r}"
+            )
+        for grant in self.grants:
+            self._check_grant(grant)
+        for path in self.facts.own_paths:
+            self._check_own_path(path)
+
+    def _check_grant(self, grant: Grant) -> None:
+        fact = self.facts.path(grant.path)
+        if fact.kind == "missing":
+            raise PolicyError(
+                f"cannot grant {grant.path}: it does not exist",
+                hint=f"create it, or: vsbox deny {self.box.root} {grant.path}",
+            )
+        if fact.real != grant.path:
+            raise PolicyError(
+                f"cannot grant {grant.path}: it goes through a symbolic link to {fact.real}",
+                hint="name the real path, if that is what you mean",
+            )
+        if grant.access is not Access.HIDDEN and is_below(self.box.root, grant.path):
+            self._check_ancestor(grant)
+        if is_below(grant.path, self.box.root):
+            raise PolicyError(
+                f"cannot grant {grant.path}: it is inside the box itself",
+                hint="keep data outside of the environment",
+            )
+        if not self.namespaces:
+            self._check_without_namespaces(grant)
+
+    def _check_ancestor(self, grant: Grant) -> None:
+        if grant.path == "/" or (grant.access is Access.WRITE and not self.namespaces):
+            raise PolicyError(
+                f"cannot grant {grant.path}: it holds the box {self.box.root}, whose policy and "
+                "launchers code inside could then change",
+                hint="grant the directories in it that are needed",
+            )
+
+    def _check_without_namespaces(self, grant: Grant) -> None:
+        above = [g for g in self.grants if g is not grant and is_below(grant.path, g.path)]
+        if grant.access is Access.HIDDEN or any(g.access > grant.access for g in above):
+            raise CannotEnforceError(
+                f"cannot restrict {grant.path} below what is allowed: Landlock has no deny rules",
+                hint="grant the directories beside it, or use a machine with user namespaces",
+            )
+
+    def _check_own_path(self, path: str) -> None:
+        """Law 1: what the outside half executes must not be writable from inside."""
+        for grant in self.grants:
+            if grant.access is Access.WRITE and is_below(path, grant.path):
+                raise PolicyError(
+                    f"cannot grant {grant.path} for writing: vsbox itself is installed below it, in {path}",
+                    hint="install vsbox elsewhere, or grant a directory that does not hold it",
+                )
+
+    # ---- steps ----
+
+    def compile(self) -> Plan:
+        """Return the plan."""
+        self.check()
+        receipt = judge(self.situation)
+        root = self._root() if self.namespaces else ()
+        rules = self._landlock() if self.facts.landlock_abi else ()
+        every = (*self._head(), *self._environment(), *root, *self._payload(), *rules, *self._seccomp())
+        return Plan(every, receipt)
+
+    def _head(self) -> Iterator[Step]:
+        yield steps.Root(self.box.root)
+        yield steps.Owner(self.facts.uid)
+        yield steps.Kernel(self.facts.kernel)
+        yield steps.Compiler(self.facts.compiler)
+        for file in self.facts.watched:
+            yield steps.Watch(file.path, file.device, file.inode, file.size, file.mtime_ns)
+        yield steps.Commands(self.box.commands_mtime_ns)
+        yield steps.Alias("python-sandboxed", f"{self.prefix}/bin/python")
+        yield steps.Alias("shell", self._shell())
+        yield steps.Bin(f"{self.prefix}/bin")
+        yield steps.Home(self.box.home)
+        for path, kind in (*system.PRIVATE_PLACES, (self.facts.home, system.PRIVATE_HOME)):
+            yield steps.Private(path, kind)
+        for grant in self.grants:
+            if grant.access is Access.HIDDEN:
+                yield steps.Private(grant.path, system.PRIVATE_TREE)
+
+    def _shell(self) -> str:
+        return "/bin/bash" if self.facts.path("/bin/bash").kind == "file" else "/bin/sh"
+
+    def _environment(self) -> Iterator[Step]:
+        for name in (*PASSED, *self.policy.environment.pass_):
+            yield steps.Pass(name)
+        variables = {
+            "HOME": self.box.home,
+            "PATH": search_path(f"{self.prefix}/bin"),
+            "VIRTUAL_ENV": self.prefix,
+            "SHELL": self._shell(),
+        }
+        if not self.namespaces:
+            variables["TMPDIR"] = f"{self.box.home}/tmp"
+        if self.facts.index.config_file:
+            variables["PIP_CONFIG_FILE"] = self.facts.index.config_file
+        for name, value in (variables | self.policy.environment.set).items():
+            yield steps.Set(name, value)
+
+    # ---- the new root ----
+
+    def _root(self) -> Iterator[Step]:
+        flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS
+        if self.facts.works("cgroup_namespace"):
+            flags |= CLONE_NEWCGROUP
+        if self.situation.offline:
+            flags |= CLONE_NEWNET
+        yield steps.Namespaces(flags)
+        yield steps.Tmpfs("/", ROOT_BYTES, 0o755)
+        yield from self._system_trees()
+        yield steps.Proc("/proc")
+        yield from map(steps.Mask, system.MASKED)
+        yield from self._devices()
+        yield steps.Tmpfs("/tmp", self.policy.limits.tmp_bytes, 0o1777)  # noqa: S108 - the target
+        yield steps.Directory("/run")
+        yield steps.Symlink("/var/tmp", "/tmp")  # noqa: S108
+        yield steps.Workdir(WORKDIR_MODES[self.policy.working_directory or "none"], 0)
+        yield from self._binds()
+        yield steps.Script(0)
+        if self.situation.offline:
+            yield steps.Loopback()
+        yield steps.SealUserns()
+        yield steps.Pivot()
+
+    def _system_trees(self) -> Iterator[Step]:
+        for path in (*system.TREES, *system.ETC, *system.KERNEL_VIEWS):
+            fact = self.facts.path(path)
+            if fact.kind == "missing":
+                continue
+            if fact.real != path and path in system.TREES and fact.kind == "directory":
+                yield steps.Symlink(path, fact.real)
+            else:
+                yield steps.Bind(fact.real, path, 0)
+
+    def _devices(self) -> Iterator[Step]:
+        for name in system.DEVICES:
+            if self.facts.path(f"/dev/{name}").kind == "device":
+                yield steps.Bind(f"/dev/{name}", f"/dev/{name}", BIND_WRITABLE | BIND_DEVICE)
+        yield steps.Devpts("/dev/pts")
+        yield steps.Tmpfs("/dev/shm", self.policy.limits.shm_bytes, 0o1777)  # noqa: S108
+        for path, text in system.DEVICE_LINKS:
+            yield steps.Symlink(path, text)
+
+    def _binds(self) -> Iterator[Step]:
+        """Parents before children, so that the more specific mount covers the less specific."""
+        binds: dict[str, Step] = {
+            path: steps.Bind(path, path, BIND_OPTIONAL) for path in self._support_paths()
+        }
+        packages = BIND_WRITABLE if self.policy.packages == "write" else 0
+        binds[self.box.root] = steps.Bind(self.box.inside, self.box.root, packages)
+        binds[self.box.home] = steps.Bind(self.box.home, self.box.home, BIND_WRITABLE)
+        for grant in self.grants:
+            binds[grant.path] = self._bind_grant(grant)
+        for path in sorted(binds, key=lambda path: path.split("/")):
+            yield binds[path]
+
+    def _bind_grant(self, grant: Grant) -> Step:
+        if grant.access is Access.HIDDEN:
+            return steps.Mask(grant.path)
+        device = BIND_DEVICE if self.facts.path(grant.path).kind == "device" else 0
+        return steps.Bind(
+            grant.path, grant.path, device | (BIND_WRITABLE if grant.access is Access.WRITE else 0)
+        )
+
+    def _support_paths(self) -> Iterator[str]:
+        """What the interpreter runs from and where the index settings point to."""
+        yield from self._uncovered(self.box.interpreter.trees)
+        yield from self._uncovered(
+            path for path in self.facts.index.paths if self.facts.path(path).kind != "missing"
+        )
+
+    def _uncovered(self, paths: Iterable[str]) -> Iterator[str]:
+        covered = [
+            path for path in system.TREES if self.facts.path(path).kind == "directory"
+        ]
+        covered += [path for path in system.ETC if self.facts.path(path).kind != "missing"]
+        for path in paths:
+            if not any(is_below(path, tree) for tree in covered):
+                yield path
+
+    # ---- the payload's process ----
+
+    def _payload(self) -> Iterator[Step]:
+        yield steps.Payload()
+        yield steps.Keyring()
+        for name, resource in RLIMITS:
+            value = getattr(self.policy.limits, name)
+            if value is not None:
+                yield steps.Rlimit(resource, value, value)
+
+    def _landlock(self) -> Iterator[Step]:
+        abi = self.facts.landlock_abi
+        closes_network = self.situation.offline and not self.namespaces
+        net = landlock.known_net(abi) if closes_network else 0
+        yield steps.Landlock(self.known_fs, net, landlock.known_scopes(abi), 0)
+        rules = self._rules_in_own_root() if self.namespaces else self._rules_on_host()
+        for path, access in rules:
+            yield steps.Rule(path, access & self.known_fs)
+        if not self.namespaces:
+            yield steps.RuleOwnProc(landlock.READ & self.known_fs)
+        yield steps.RuleStdio(self.known_fs)
+        mode = WORKDIR_MODES[self.policy.working_directory or "none"]
+        access = landlock.WRITE if mode == WORKDIR_MODES["write"] else landlock.READ
+        yield steps.Workdir(mode, access & self.known_fs)
+        yield steps.Script(landlock.READ & self.known_fs)
+        yield steps.Restrict()
+
+    def _rules_in_own_root(self) -> Iterator[tuple[str, int]]:
+        """Mounts decide what can be seen; these say once more where writing may happen at all."""
+        yield "/", landlock.READ
+        yield "/dev", landlock.DEVICE
+        yield "/dev/shm", landlock.WRITE  # noqa: S108
+        yield "/tmp", landlock.WRITE  # noqa: S108
+        yield from self._writable_rules(self.box.root)
+
+    def _rules_on_host(self) -> Iterator[tuple[str, int]]:
+        for path in (*system.TREES, *system.ETC, *system.KERNEL_VIEWS, *system.SHARED_PROC):
+            fact = self.facts.path(path)
+            if fact.kind != "missing" and (fact.real == path or path not in system.TREES):
+                yield fact.real, landlock.READ
+        for name in (*system.DEVICES, "ptmx"):
+            fact = self.facts.path(f"/dev/{name}")
+            if fact.kind == "device":
+                yield fact.real, landlock.DEVICE
+        if Aspect.SHARED_MEMORY in self.policy.allow_degraded:
+            yield "/dev/shm", landlock.WRITE  # noqa: S108
+        for path in self._support_paths():
+            yield path, landlock.READ
+        yield f"{self.box.root}/bin", landlock.READ
+        yield from self._writable_rules(self.box.inside)
+        for grant in self.grants:
+            if grant.access is Access.READ:
+                yield grant.path, landlock.READ
+
+    def _writable_rules(self, packages: str) -> Iterator[tuple[str, int]]:
+        for path in self._writable_trees(packages):
+            device = self.facts.path(path).kind == "device"
+            yield path, landlock.DEVICE if device else landlock.WRITE
+        if self.policy.packages != "write" and not self.namespaces:
+            yield packages, landlock.READ
+
+    def _writable_trees(self, packages: str) -> Iterator[str]:
+        if self.policy.packages == "write":
+            yield packages
+        yield self.box.home
+        for grant in self.grants:
+            if grant.access is Access.WRITE:
+                yield grant.path
+
+    def _seccomp(self) -> Iterator[Step]:
+        supervised = self._supervised()
+        if supervised:
+            for path in self._writable_trees(self.box.inside):
+                yield steps.Writable(path)
+        families = {"unix", "inet", "inet6", "netlink"}
+        if self.situation.offline and not self.namespaces:
+            families = {"unix"}
+        spec = FilterSpec(
+            machine=self.facts.machine,
+            box_id=fnv1a64(self.box.root.encode("utf-8", "surrogateescape")),
+            families=frozenset(families),
+            supervised=supervised,
+            ipc_denied=not self.namespaces,
+        )
+        yield steps.Seccomp(build_filter(spec), int(bool(supervised)))
+
+    def _supervised(self) -> frozenset[str]:
+        if self.namespaces or not self.situation.broker:
+            return frozenset()
+        return METADATA_CALLS | SOCKET_CALLS
+
+
+def compile_plan(policy: Policy, facts: HostFacts, box: BoxFacts, tier: Tier) -> Plan:
+    """Compile a policy for a machine, a box and a tier.
+
+    Raises:
+        PolicyError: the policy cannot be carried out by any machine.
+        CannotEnforceError: not by this machine with this tier.
+
+    Security: a plan is as good as the facts; the launcher proves it once from inside before it
+    replaces the old one (``vsbox.box.store``).
+    """
+    return Compiler(policy, facts, box, tier).compile()

@@ -1,0 +1,61 @@
+"""The plan as bytes, for ``native/plan.c``.
+
+::
+
+    "VSBXPLAN" u32 version  u32 records  u64 body size  u64 FNV-1a of the body
+    record:    u32 code     u32 fields   then per field  u32 size, bytes
+
+All integers are little endian. Strings end in NUL, integers take eight bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from vsbox.plan.steps import Step, Steps
+
+MAGIC: Final = b"VSBXPLAN"
+VERSION: Final = 1
+
+
+def fnv1a64(data: bytes) -> int:
+    """Return the 64-bit FNV-1a hash (Fowler, Noll, Vo): finds accidents, not intent."""
+    value = 0xCBF29CE484222325
+    for byte in data:
+        value = ((value ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
+    return value
+
+
+def _encode_field(value: object) -> bytes:
+    match value:
+        case int():
+            return struct.pack("<Q", value)
+        case str():
+            return os.fsencode(value) + b"\0"
+        case bytes():
+            return value
+        case _:
+            raise TypeError(f"cannot encode a plan field of type {type(value).__name__}")
+
+
+def _fields(step: Step) -> Iterator[object]:
+    for value in vars(step).values():
+        if isinstance(value, tuple):
+            yield from value
+        else:
+            yield value
+
+
+def _encode_step(step: Step) -> bytes:
+    fields = [_encode_field(value) for value in _fields(step)]
+    head = struct.pack("<II", step.CODE, len(fields))
+    return head + b"".join(struct.pack("<I", len(field)) + field for field in fields)
+
+
+def encode(steps: Steps) -> bytes:
+    """Return the encoded plan."""
+    body = b"".join(map(_encode_step, steps))
+    return MAGIC + struct.pack("<IIQQ", VERSION, len(steps), len(body), fnv1a64(body)) + body

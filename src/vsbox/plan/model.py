@@ -1,0 +1,52 @@
+"""What the compiler takes and gives."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import msgspec
+
+from vsbox.plan.receipt import Receipt
+from vsbox.plan.steps import Steps
+
+
+class Tier(str, enum.Enum):
+    """How a plan confines."""
+
+    NAMESPACES = "namespaces"
+    LANDLOCK = "landlock"
+
+
+class Interpreter(msgspec.Struct, frozen=True):
+    """The base Python of a box; ``trees`` are the directories it runs from."""
+
+    executable: str
+    version: str
+    trees: tuple[str, ...]
+
+
+class BoxFacts(msgspec.Struct, frozen=True):
+    """A box as the compiler sees it; ``commands_mtime_ns`` is the state of ``inside/bin``."""
+
+    root: str
+    interpreter: Interpreter
+    commands_mtime_ns: int = 0
+
+    @property
+    def inside(self) -> str:
+        """The environment that code inside sees as the box."""
+        return f"{self.root}/inside"
+
+    @property
+    def home(self) -> str:
+        """``$HOME`` inside."""
+        return f"{self.root}/home"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps for the launcher and the receipt for people."""
+
+    steps: Steps
+    receipt: Receipt

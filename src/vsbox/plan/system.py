@@ -1,0 +1,99 @@
+"""What of the system code inside may read: tables, one reason a group.
+
+Whole ``/etc`` would do for an ordinary user, but code run by root owns ``/etc/shadow`` and the
+private keys below ``/etc/ssl``; so it is a list of what programs read.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+TREES: Final = (
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32",
+    "/nix/store", "/gnu/store",
+)  # fmt: skip
+
+ETC: Final = tuple(
+    f"/etc/{name}"
+    for name in (
+        # dynamic linker
+        "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "ld.so.preload", "ld-musl-x86_64.path",
+        # names: users, hosts, services
+        "passwd", "group", "nsswitch.conf", "host.conf", "hosts", "hostname", "resolv.conf",
+        "gai.conf", "networks", "protocols", "services", "ethertypes", "rpc",
+        # certificates, without the private keys beside them
+        "ssl/certs", "ssl/cert.pem", "ssl/openssl.cnf", "ca-certificates", "ca-certificates.conf",
+        "pki/tls/certs", "pki/tls/cert.pem", "pki/tls/openssl.cnf", "pki/ca-trust",
+        "crypto-policies",
+        # time and language
+        "localtime", "timezone", "locale.alias", "locale.conf", "default/locale",
+        # which program a name means
+        "alternatives", "python3", "python3.11", "python3.12", "python3.13", "python3.14",
+        "os-release", "lsb-release", "debian_version", "redhat-release", "alpine-release",
+        # libraries and tools that people use from Python
+        "fonts", "mime.types", "magic", "magic.mime", "terminfo", "inputrc", "OpenCL", "vulkan",
+        "matplotlibrc", "R", "java-17-openjdk", "java-21-openjdk", "perl", "groff",
+        "pip.conf", "xdg/pip", "uv", "bash.bashrc", "shells",
+        "xattr.conf", "bindresvport.blacklist",
+    )
+)  # fmt: skip
+
+KERNEL_VIEWS: Final = ("/sys/devices/system",)
+"""OpenBLAS and torch count processors here."""
+
+MASKED: Final = (
+    "/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/kmsg", "/proc/sysrq-trigger",
+    "/proc/timer_list", "/proc/sched_debug", "/proc/acpi", "/proc/scsi", "/proc/bus",
+    "/proc/fs", "/proc/irq",
+)  # fmt: skip
+"""Parts of proc that are about the machine, not about processes; the OCI runtime specification
+masks the same kind."""
+
+SHARED_PROC: Final = tuple(
+    f"/proc/{name}"
+    for name in (
+        "cpuinfo", "filesystems", "loadavg", "meminfo", "stat", "sys", "uptime", "version", "vmstat",
+    )
+)  # fmt: skip
+"""What may be read of proc where it shows every process of the machine (no PID namespace)."""
+
+DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
+DEVICE_LINKS: Final = (
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+    ("/etc/mtab", "/proc/self/mounts"),
+)
+
+PRIVATE_SELF: Final = 1
+PRIVATE_TREE: Final = 2
+PRIVATE_HOME: Final = 3
+PRIVATE_HOMES: Final = 4
+PRIVATE_PLACES: Final = (
+    ("/home", PRIVATE_HOMES),
+    ("/Users", PRIVATE_HOMES),
+    ("/root", PRIVATE_HOME),
+    ("/tmp", PRIVATE_SELF),  # noqa: S108 - named so that it is never shown
+    ("/var/tmp", PRIVATE_SELF),  # noqa: S108
+    ("/mnt", PRIVATE_SELF),
+    ("/media", PRIVATE_SELF),
+    ("/srv", PRIVATE_SELF),
+    ("/opt", PRIVATE_SELF),
+    ("/etc", PRIVATE_TREE),
+    ("/proc", PRIVATE_TREE),
+    ("/sys", PRIVATE_TREE),
+    ("/dev", PRIVATE_TREE),
+    ("/run", PRIVATE_TREE),
+    ("/boot", PRIVATE_TREE),
+    ("/var/run", PRIVATE_TREE),
+    ("/var/spool", PRIVATE_TREE),
+)
+"""Where a working directory is not shown just because somebody stands in it."""
+
+
+def candidates() -> tuple[str, ...]:
+    """Return every path of the tables, for the collector to look at."""
+    devices = tuple(f"/dev/{name}" for name in (*DEVICES, "ptmx", "pts", "shm"))
+    return (*TREES, *ETC, *KERNEL_VIEWS, *SHARED_PROC, *devices, "/bin/bash")

@@ -1,0 +1,79 @@
+"""The policy: one vocabulary on every system, read from ``sandbox.json``."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Literal
+
+import msgspec
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=128)]
+VariableName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+VariablePattern = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\*?$")]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Bytes = Annotated[int, msgspec.Meta(ge=4096)]
+
+
+class Aspect(str, enum.Enum):
+    """Something a sandbox restricts. ``allow_degraded`` and the receipt use these names."""
+
+    FILES = "files"
+    TRUNCATE = "truncate"
+    METADATA = "metadata"
+    PROCESSES = "processes"
+    SIGNALS = "signals"
+    IPC = "ipc"
+    SHARED_MEMORY = "shared-memory"
+    NETWORK = "network"
+    UNIX_SOCKETS = "unix-sockets"
+    ABSTRACT_SOCKETS = "abstract-sockets"
+    KEYRING = "keyring"
+    DESCRIPTORS = "descriptors"
+    ENVIRONMENT = "environment"
+    PRIVILEGES = "privileges"
+    SYSCALLS = "syscalls"
+    TERMINAL = "terminal"
+    LIFETIME = "lifetime"
+
+
+class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Environment variables beyond the built-in list: names passed on, values set."""
+
+    pass_: tuple[VariablePattern, ...] = msgspec.field(default=(), name="pass")
+    set: dict[VariableName, str] = {}
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Resource limits; sizes in bytes, times in seconds. Absent: the caller's own limit."""
+
+    tmp_bytes: Bytes = 4 << 30
+    shm_bytes: Bytes = 2 << 30
+    cpu_seconds: Count | None = None
+    file_bytes: Bytes | None = None
+    open_files: Count | None = None
+    processes: Count | None = None
+
+
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What code in a box may do.
+
+    ``allowed_paths`` may be read and written, ``read_only_paths`` read, ``hidden_paths`` neither,
+    even below a path that is allowed: the most specific path wins, and of equals the strictest.
+    Keys that are absent take the value of the preset.
+    """
+
+    venv_root: str
+    schema: str | None = msgspec.field(default=None, name="$schema")
+    preset: Literal["venv", "strict"] = "venv"
+    mode: Literal["enforce", "log"] = "enforce"
+    allowed_paths: tuple[str, ...] = ()
+    read_only_paths: tuple[str, ...] = ()
+    hidden_paths: tuple[str, ...] = ()
+    network: Literal["host", "none"] | None = None
+    packages: Literal["write", "read"] | None = None
+    working_directory: Literal["none", "read", "write"] | None = None
+    backend: Literal["auto", "native", "landlock"] = "auto"
+    environment: Environment = Environment()
+    limits: Limits = Limits()
+    exposed_commands: tuple[Name, ...] = ()
+    allow_degraded: tuple[Aspect, ...] = ()

@@ -1,0 +1,204 @@
+"""Turn what a policy asks of seccomp into the program the kernel runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from vsbox.seccomp import bpf, rules
+from vsbox.seccomp.syscalls import AARCH64, X86_64, Architecture, architecture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+# linux/seccomp.h
+RET_KILL_PROCESS = 0x8000_0000
+RET_ERRNO = 0x0005_0000
+RET_USER_NOTIF = 0x7FC0_0000
+RET_ALLOW = 0x7FFF_0000
+
+# Calls with argument rules run the filter each time, the others are answered from a bitmap when
+# the kernel is 5.11 or later (seccomp_cache_prepare). These two are in every open() of Python.
+_HOT = ("openat", "ioctl")
+
+
+@dataclass(frozen=True)
+class FilterSpec:
+    """What one filter lets through."""
+
+    machine: str
+    """As ``uname -m`` prints it; arm64 counts as aarch64."""
+
+    box_id: int
+    """64 bits. ``prctl(PROBE_OPTION, box_id)`` fails with PROBE_ERRNO under this filter."""
+
+    families: frozenset[str]
+    """Socket families that socket() may create: of "unix", "inet", "inet6", "netlink"."""
+
+    unix_types: frozenset[str] = frozenset(rules.UNIX_TYPES)
+    """Types of AF_UNIX sockets that may be created: of "stream", "dgram", "seqpacket"."""
+
+    supervised: frozenset[str] = frozenset()
+    """Calls that a supervisor answers, where neither a refusal nor an argument rule did."""
+
+    ipc_denied: bool = False
+    """Whether SysV IPC and POSIX message queues are refused: for where no namespace holds them."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value outside its vocabulary."""
+        architecture(self.machine)
+        if not 0 <= self.box_id < 1 << 64:
+            message = f"invalid box_id {self.box_id}: not 64 bits"
+            raise ValueError(message)
+        _check_names("families", self.families, rules.FAMILIES)
+        _check_names("unix_types", self.unix_types, rules.UNIX_TYPES)
+        # Names of either architecture: a policy that supervises open() is as right on aarch64.
+        _check_names("supervised", self.supervised, {**X86_64.table, **AARCH64.table})
+
+
+class _Verdict(NamedTuple):
+    rules: tuple[rules.Rule, ...]
+    action: int
+    """The answer where no rule matched."""
+
+
+def build_filter(spec: FilterSpec) -> bytes:
+    """Return the filter of *spec* as an array of ``struct sock_filter``.
+
+    The answer is the first of: kill the process for a foreign instruction set; ENOSYS for a number
+    without a name here, x32 calls and -1 among them; the refusal of the call; its argument rules;
+    the supervisor; allow.
+
+    Security: a filter sees registers only. It cannot restrict paths, addresses, or anything else
+    behind a pointer. Calls a supervisor answers are checked before the kernel reads their memory,
+    which another thread may change in between (seccomp_unotify(2), "caveats"). The probe
+    proves nothing to an outsider: a process can set a filter of its own that answers it. It may
+    only serve to leave out confining a second time, where the first filter still holds.
+    """
+    arch = architecture(spec.machine)
+    assembler = bpf.Assembler()
+    labels = {
+        arch.table[name]: _assemble_verdict(assembler, verdict)
+        for name, verdict in _judge(spec, arch).items()
+    }
+    unknown = assembler.ret(RET_ERRNO | rules.ENOSYS)
+    dispatch = _assemble_search(assembler, _find_ranges(labels, unknown))
+    for name in reversed(_HOT):
+        number = arch.table[name]
+        dispatch = assembler.branch(bpf.IF_EQUAL, number, labels[number], dispatch)
+    native = assembler.load(bpf.NR_OFFSET, dispatch)
+    foreign = assembler.ret(RET_KILL_PROCESS)
+    entry = assembler.branch(bpf.IF_EQUAL, arch.audit_arch, native, foreign)
+    return assembler.finish(assembler.load(bpf.ARCH_OFFSET, entry))
+
+
+def verdicts(spec: FilterSpec) -> dict[str, str]:
+    """Say what the filter of *spec* answers to each call of its architecture.
+
+    "allow", "errno NAME", "supervised", or "arguments" where it depends on them; what no rule
+    refuses of those is supervised if *spec* says so, and allowed otherwise.
+    """
+    arch = architecture(spec.machine)
+    return {name: _describe(verdict) for name, verdict in _judge(spec, arch).items()}
+
+
+def _judge(spec: FilterSpec, arch: Architecture) -> dict[str, _Verdict]:
+    refused = _refused(ipc_denied=spec.ipc_denied)
+    by_argument = _argument_rules(spec)
+
+    def judge_call(name: str) -> _Verdict:
+        if name in refused:
+            return _Verdict((), RET_ERRNO | refused[name])
+        action = RET_USER_NOTIF if name in spec.supervised else RET_ALLOW
+        return _Verdict(by_argument.get(name, ()), action)
+
+    return {name: judge_call(name) for name in arch.table}
+
+
+def _refused(*, ipc_denied: bool) -> dict[str, int]:
+    tables = (*rules.REFUSALS, rules.IPC_REFUSAL) if ipc_denied else rules.REFUSALS
+    return {name: errno for table in tables for name, errno in table.by_name().items()}
+
+
+def _argument_rules(spec: FilterSpec) -> dict[str, tuple[rules.Rule, ...]]:
+    return {
+        **rules.FIXED_RULES,
+        "socket": rules.socket_rules(spec.families, spec.unix_types),
+        "socketpair": rules.socketpair_rules(spec.families, spec.unix_types),
+        "prctl": rules.probe_rules(spec.box_id),
+    }
+
+
+_ACTION_NAMES: Mapping[int, str] = {
+    RET_ALLOW: "allow",
+    RET_USER_NOTIF: "supervised",
+    **{RET_ERRNO | errno: f"errno {name}" for errno, name in rules.ERRNO_NAMES.items()},
+}
+
+
+def _describe(verdict: _Verdict) -> str:
+    return "arguments" if verdict.rules else _ACTION_NAMES[verdict.action]
+
+
+def _assemble_verdict(assembler: bpf.Assembler, verdict: _Verdict) -> bpf.Label:
+    label = assembler.ret(verdict.action)
+    for rule in reversed(verdict.rules):
+        label = _assemble_rule(assembler, rule, otherwise=label)
+    return label
+
+
+def _assemble_rule(
+    assembler: bpf.Assembler, rule: rules.Rule, *, otherwise: bpf.Label
+) -> bpf.Label:
+    label = assembler.ret(RET_ERRNO | rule.errno)
+    for condition in reversed(rule.conditions):
+        label = _assemble_condition(assembler, condition, yes=label, no=otherwise)
+    return label
+
+
+def _assemble_condition(
+    assembler: bpf.Assembler, condition: rules.Condition, *, yes: bpf.Label, no: bpf.Label
+) -> bpf.Label:
+    if condition.negated:
+        yes, no = no, yes
+    if not condition.values:
+        return no
+    offset = bpf.arg_offset(condition.arg, high=condition.high)
+    if condition.values == (0,):
+        test = assembler.branch(bpf.IF_ANY_BIT, condition.mask, no, yes)
+        return assembler.load(offset, test)
+    test = no
+    for value in reversed(condition.values):
+        test = assembler.branch(bpf.IF_EQUAL, value, yes, test)
+    if condition.mask != rules.WORD:
+        test = assembler.mask(condition.mask, test)
+    return assembler.load(offset, test)
+
+
+def _find_ranges(
+    labels: Mapping[int, bpf.Label], unknown: bpf.Label
+) -> Sequence[tuple[int, bpf.Label]]:
+    """Return where each run of numbers with one label starts, from 0 to the last word."""
+    ranges = [(0, labels.get(0, unknown))]
+    for number in range(1, max(labels) + 2):
+        label = labels.get(number, unknown)
+        if label != ranges[-1][1]:
+            ranges.append((number, label))
+    return ranges
+
+
+def _assemble_search(
+    assembler: bpf.Assembler, ranges: Sequence[tuple[int, bpf.Label]]
+) -> bpf.Label:
+    if len(ranges) == 1:
+        return ranges[0][1]
+    middle = len(ranges) // 2
+    upper = _assemble_search(assembler, ranges[middle:])
+    lower = _assemble_search(assembler, ranges[:middle])
+    return assembler.branch(bpf.IF_AT_LEAST, ranges[middle][0], upper, lower)
+
+
+def _check_names(field: str, names: frozenset[str], known: Iterable[str]) -> None:
+    if unknown := sorted(names.difference(known)):
+        message = f"unknown name in {field} of a filter: {', '.join(unknown)}"
+        raise ValueError(message)

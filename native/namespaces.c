@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 enum { FSCONFIG_STRING = 1, FSCONFIG_CREATE = 6 };
-enum { TREE_CLONE = 1, MOVE_F_EMPTY_PATH = 4, MOVE_T_EMPTY_PATH = 0x40 };
+enum { TREE_CLONE = 1, MOVE_F_EMPTY_PATH = 4 };
 static const unsigned RECURSIVE = 0x8000; /* AT_RECURSIVE */
 static const char DOCTOR[] = "see what this machine offers: vsbox doctor";
 
@@ -88,68 +88,86 @@ static int open_below_root(const char *path, uint64_t flags)
                        RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
 }
 
-/* The directory that holds path, made where it lies in our tmpfs. The last component is returned through name. */
-static int open_parent(const char *path, const char **name)
+/* Opens path as a directory, making what is missing where it lies in our tmpfs. */
+static int open_directory(const char *path)
 {
-    int dir = open_below_root("/", O_PATH | O_DIRECTORY);
-    const char *component = path;
-    for (;;) {
-        while (*component == '/')
-            component++;
-        size_t length = strcspn(component, "/");
-        if (component[length] == 0) {
-            *name = component;
-            return dir;
-        }
+    int dir = open_below_root(path, O_PATH | O_DIRECTORY);
+    if (dir >= 0 || errno != ENOENT)
+        return dir;
+    dir = open_below_root("/", O_PATH | O_DIRECTORY);
+    for (const char *at = path; *at;) {
         char part[256];
+        at += strspn(at, "/");
+        size_t length = strcspn(at, "/");
         if (length >= sizeof part)
             fail(EXIT_OWN_FAILURE, NULL, "cannot make %s: a name in it is too long", path);
-        memcpy(part, component, length);
+        memcpy(part, at, length);
         part[length] = 0;
+        at += length;
+        if (length == 0)
+            break;
         int next = sys_openat2(dir, part, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
-        if (next < 0 && errno == ENOENT && is_own_device(dir)) {
-            mkdirat(dir, part, 0755);
+        if (next < 0 && errno == ENOENT && is_own_device(dir) && mkdirat(dir, part, 0755) == 0)
             next = sys_openat2(dir, part, O_PATH | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
-        }
-        if (next < 0)
-            fail_errno(NULL, "cannot reach %s inside", path);
+        int cause = errno;
         close(dir);
-        dir = next;
-        component += length;
+        errno = cause;
+        if ((dir = next) < 0)
+            break;
     }
+    return dir;
+}
+
+/* Where something is about to appear: the directory that holds it and its name there. */
+struct place {
+    int dir;
+    bool own; /* the directory is in our tmpfs, so things may be made in it */
+    const char *name;
+};
+
+/* The last parent stays open: plans list neighbours one after another. */
+static struct place find_place(const char *path)
+{
+    static char last[4096];
+    static struct place place = {.dir = -1};
+    const char *name = strrchr(path, '/') + 1;
+    size_t length = (size_t)(name - path);
+    if (length >= sizeof last)
+        fail(EXIT_OWN_FAILURE, NULL, "cannot reach %s inside: its path is too long", path);
+    if (place.dir < 0 || strlen(last) != length || memcmp(last, path, length) != 0) {
+        if (place.dir >= 0)
+            close(place.dir);
+        memcpy(last, path, length);
+        last[length] = 0;
+        place.dir = open_directory(last);
+        if (place.dir < 0)
+            fail_errno("something inside put a link or nothing where a mount belongs", "cannot reach %s inside", last);
+        place.own = is_own_device(place.dir);
+    }
+    place.name = name;
+    return place;
 }
 
 static void make_directory(const char *path)
 {
-    const char *name;
-    int dir = open_parent(path, &name);
-    if (*name && is_own_device(dir) && mkdirat(dir, name, 0755) < 0 && errno != EEXIST)
+    struct place place = find_place(path);
+    if (place.own && mkdirat(place.dir, place.name, 0755) < 0 && errno != EEXIST)
         fail_errno(NULL, "cannot make %s inside", path);
-    close(dir);
 }
 
 static void make_file(const char *path)
 {
-    const char *name;
-    int dir = open_parent(path, &name);
-    if (is_own_device(dir)) {
-        int fd = openat(dir, name, O_CREAT | O_EXCL | O_RDONLY | O_CLOEXEC, 0644);
-        if (fd < 0 && errno != EEXIST)
-            fail_errno(NULL, "cannot make %s inside", path);
-        if (fd >= 0)
-            close(fd);
-    }
-    close(dir);
+    struct place place = find_place(path);
+    if (place.own && mknodat(place.dir, place.name, S_IFREG | 0644, 0) < 0 && errno != EEXIST)
+        fail_errno(NULL, "cannot make %s inside", path);
 }
 
+/* Without MOVE_MOUNT_T_SYMLINKS a link in the target's own place is not followed, and cannot be mounted on. */
 static void attach(int mount, const char *target)
 {
-    int at = open_below_root(target, O_PATH);
-    if (at < 0)
-        fail_errno("something inside put a link or nothing where a mount belongs", "cannot open %s inside", target);
-    if (sys_move_mount(mount, "", at, "", MOVE_F_EMPTY_PATH | MOVE_T_EMPTY_PATH) < 0)
-        fail_errno(DOCTOR, "cannot mount on %s", target);
-    close(at);
+    struct place place = find_place(target);
+    if (sys_move_mount(mount, "", place.dir, place.name, MOVE_F_EMPTY_PATH) < 0)
+        fail_errno("something inside put a link or nothing where a mount belongs", "cannot mount on %s", target);
 }
 
 static int create_filesystem(const char *type, const char *const options[][2], unsigned attributes)
@@ -204,6 +222,12 @@ static void do_bind(const char *source, const char *target, uint64_t flags)
     int tree = sys_open_tree(from, "", TREE_CLONE | RECURSIVE | AT_EMPTY_PATH);
     if (tree < 0)
         fail_errno(DOCTOR, "cannot clone the mount of %s", source);
+    if (flags & BIND_PLAIN) { /* OP_READ_ONLY restricts it, with all others at once */
+        attach(tree, target);
+        close(tree);
+        close(from);
+        return;
+    }
     uint64_t attributes = ATTRIBUTE_NOSUID | (flags & BIND_DEVICE ? 0 : ATTRIBUTE_NODEV) |
                           (flags & BIND_WRITABLE ? 0 : ATTRIBUTE_RDONLY);
     if (sys_mount_setattr(tree, "", AT_EMPTY_PATH | RECURSIVE, attributes, 0) < 0)
@@ -215,13 +239,20 @@ static void do_bind(const char *source, const char *target, uint64_t flags)
 
 static void do_symlink(const char *path, const char *text)
 {
-    const char *name;
-    int dir = open_parent(path, &name);
-    if (!is_own_device(dir))
+    struct place place = find_place(path);
+    if (!place.own)
         fail(EXIT_OWN_FAILURE, NULL, "cannot make link %s inside: it is not in a private directory", path);
-    if (symlinkat(text, dir, name) < 0 && errno != EEXIST)
+    if (symlinkat(text, place.dir, place.name) < 0 && errno != EEXIST)
         fail_errno(NULL, "cannot make link %s inside", path);
-    close(dir);
+}
+
+/* All mounts so far become read-only in one call; the root itself stays writable until the pivot. */
+static void do_read_only(void)
+{
+    const uint64_t attributes = ATTRIBUTE_RDONLY | ATTRIBUTE_NOSUID | ATTRIBUTE_NODEV;
+    if (sys_mount_setattr(new_root, "", AT_EMPTY_PATH | RECURSIVE, attributes, 0) < 0 ||
+        sys_mount_setattr(new_root, "", AT_EMPTY_PATH, 0, ATTRIBUTE_RDONLY) < 0)
+        fail_errno(DOCTOR, "cannot make the system's directories read-only");
 }
 
 /* Covers a path with an empty, read-only directory or with nothing to read. */
@@ -310,6 +341,9 @@ void do_namespace_step(const struct start *start, const struct record *r)
         break;
     case OP_BIND:
         do_bind(record_string(r, 0), record_string(r, 1), record_int(r, 2));
+        break;
+    case OP_READ_ONLY:
+        do_read_only();
         break;
     case OP_PROC:
         do_proc(record_string(r, 0));

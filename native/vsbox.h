@@ -52,10 +52,11 @@ enum op {
     OP_PRIVATE,       /* si    path, enum privacy: where the working directory is never shown */
     OP_WRITABLE,      /* s     a tree the payload may write to, for the broker */
     OP_HOME,          /* s     $HOME inside, and the directory of last resort */
+    OP_READ_ONLY,     /*       all binds so far */
     OP_COUNT
 };
 
-enum bind_flags { BIND_WRITABLE = 1, BIND_DEVICE = 2, BIND_OPTIONAL = 4 };
+enum bind_flags { BIND_WRITABLE = 1, BIND_DEVICE = 2, BIND_OPTIONAL = 4, BIND_PLAIN = 8 };
 enum workdir_mode { WORKDIR_NONE = 0, WORKDIR_READ = 1, WORKDIR_WRITE = 2 };
 enum privacy {
     PRIVATE_SELF = 1,  /* the path itself and what is above it */

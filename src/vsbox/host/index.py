@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from vsbox.host.facts import IndexSettings
+from vsbox.policy.grants import is_below
 
 PATH_OPTIONS: Final = frozenset(
     {"cert", "client-cert", "constraint", "extra-index-url", "find-links", "index-url", "trusted-ca"}
@@ -60,11 +61,18 @@ def _values(path: str) -> Iterator[str]:
                 yield value
 
 
-def _local_paths(value: str) -> Iterator[str]:
+def _local_paths(value: str, home: str) -> Iterator[str]:
     for word in value.split():
-        path = unquote(urlsplit(word).path) if word.startswith("file:") else word
-        if path.startswith("/") and os.path.realpath(path) != "/":
-            yield os.path.realpath(path)
+        is_url = word.startswith("file:")
+        path = unquote(urlsplit(word).path) if is_url else word
+        if not path.startswith("/"):
+            continue
+        real = os.path.realpath(path)
+        # A mirror on disk keeps its files beside the index of names: ROOT/simple, ROOT/packages.
+        if is_url and os.path.basename(real) == "simple":  # noqa: PTH119
+            real = os.path.dirname(real)  # noqa: PTH120
+        if not is_below(home, real):
+            yield real
 
 
 def index_settings(home: str) -> tuple[IndexSettings, tuple[str, ...]]:
@@ -78,7 +86,7 @@ def index_settings(home: str) -> tuple[IndexSettings, tuple[str, ...]]:
         chosen = None
     values = [value for path in files for value in _values(path)]
     values += [os.environ.get(name, "") for name in PATH_VARIABLES]
-    paths = {path for value in values for path in _local_paths(value)}
+    paths = {path for value in values for path in _local_paths(value, home)}
     if chosen:
         chosen = os.path.realpath(chosen)
         paths.add(chosen)

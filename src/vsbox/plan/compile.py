@@ -17,7 +17,7 @@ from vsbox.plan.aspects import Situation, judge
 from vsbox.plan.encode import fnv1a64
 from vsbox.plan.environment import PASSED, search_path
 from vsbox.plan.model import BoxFacts, Plan, Tier
-from vsbox.plan.steps import BIND_DEVICE, BIND_OPTIONAL, BIND_WRITABLE, Step
+from vsbox.plan.steps import BIND_DEVICE, BIND_OPTIONAL, BIND_PLAIN, BIND_WRITABLE, Step
 from vsbox.policy.grants import Access, Grant, grants_of, is_below
 from vsbox.policy.model import Aspect, Policy
 from vsbox.policy.presets import with_preset
@@ -190,6 +190,7 @@ class Compiler:
         yield steps.Namespaces(flags)
         yield steps.Tmpfs("/", ROOT_BYTES, 0o755)
         yield from self._system_trees()
+        yield steps.ReadOnly()
         yield steps.Proc("/proc")
         yield from map(steps.Mask, system.MASKED)
         yield from self._devices()
@@ -209,10 +210,14 @@ class Compiler:
             fact = self.facts.path(path)
             if fact.kind == "missing":
                 continue
-            if fact.real != path and path in system.TREES and fact.kind == "directory":
+            if fact.real != path and self._is_system(fact.real):
                 yield steps.Symlink(path, fact.real)
             else:
-                yield steps.Bind(fact.real, path, 0)
+                yield steps.Bind(fact.real, path, BIND_PLAIN)
+
+    def _is_system(self, path: str) -> bool:
+        """Tell whether a path is in a tree that is shown as a whole."""
+        return any(is_below(path, tree) for tree in system.TREES if self.facts.path(tree).real == tree)
 
     def _devices(self) -> Iterator[Step]:
         for name in system.DEVICES:

@@ -12,6 +12,7 @@ from typing import ClassVar, TypeAlias
 BIND_WRITABLE = 1
 BIND_DEVICE = 2
 BIND_OPTIONAL = 4
+BIND_PLAIN = 8
 
 
 @dataclass(frozen=True)
@@ -349,6 +350,13 @@ class Home(Step):
 
     CODE: ClassVar[int] = 35
     path: str
+
+
+@dataclass(frozen=True)
+class ReadOnly(Step):
+    """Every mount so far becomes read-only, for ``BIND_PLAIN`` ones the only restriction."""
+
+    CODE: ClassVar[int] = 36
 
 
 Steps: TypeAlias = tuple[Step, ...]

@@ -20,7 +20,6 @@
 #ifndef SECCOMP_FILTER_FLAG_NEW_LISTENER
 #define SECCOMP_FILTER_FLAG_NEW_LISTENER (1UL << 3)
 #endif
-#define FLAG_WAIT_KILLABLE_RECV (1UL << 5) /* Linux 5.19 */
 enum { LANDLOCK_PATH_BENEATH = 1 };
 enum { FS_EXECUTE = 1, FS_WRITE_FILE = 2, FS_READ_FILE = 4, FS_READ_DIR = 8, FS_TRUNCATE = 1 << 14, FS_IOCTL_DEV = 1 << 15 };
 /* Rights that mean something for a file; the kernel refuses others there with EINVAL (security/landlock/fs.c, ACCESS_FILE). */
@@ -146,10 +145,8 @@ static void load_filter(const struct record *r)
     memcpy(copy, program.data, program.size);
     struct sock_fprog filter = {.len = (unsigned short)(program.size / sizeof *copy), .filter = copy};
     bool supervised = record_int(r, 1) != 0;
-    unsigned flags = supervised ? SECCOMP_FILTER_FLAG_NEW_LISTENER | FLAG_WAIT_KILLABLE_RECV : 0;
+    unsigned flags = supervised ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0;
     int result = sys_seccomp(SECCOMP_SET_MODE_FILTER, flags, &filter);
-    if (result < 0 && supervised && errno == EINVAL)
-        result = sys_seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &filter);
     if (result < 0)
         fail_errno("see what this machine offers: vsbox doctor", "cannot load the seccomp filter");
     if (supervised)

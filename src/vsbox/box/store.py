@@ -8,11 +8,12 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from vsbox.backends import Choice, choose
+from vsbox.backends import choose
 from vsbox.box.layout import Layout
 from vsbox.errors import BoxError, CannotEnforceError, PolicyError, VsboxError
 from vsbox.host.collect import collect
@@ -107,7 +108,16 @@ def gather(layout: Layout, policy: Policy) -> tuple[HostFacts, BoxFacts]:
     return facts, BoxFacts(str(layout.root), interpreter, commands_mtime_ns(layout))
 
 
-def plan_for(layout: Layout, policy: Policy) -> tuple[Plan, Choice, HostFacts]:
+@dataclass(frozen=True)
+class Compiled:
+    """A plan and what it was compiled from."""
+
+    plan: Plan
+    facts: HostFacts
+    box: BoxFacts
+
+
+def plan_and_facts(layout: Layout, policy: Policy) -> Compiled:
     """Compile a policy for this box on this machine, without storing anything."""
     facts, box = gather(layout, policy)
     if not Path(box.interpreter.executable).exists():
@@ -115,8 +125,8 @@ def plan_for(layout: Layout, policy: Policy) -> tuple[Plan, Choice, HostFacts]:
             f"cannot use {layout.root}: its Python {box.interpreter.executable} is gone",
             hint=f"make the box anew: vsbox --clear {layout.root}",
         )
-    choice = choose(policy.backend, facts)
-    return compile_plan(policy, facts, box, choice.backend.tier), choice, facts
+    backend = choose(policy.backend, facts).backend
+    return Compiled(compile_plan(policy, facts, box, backend.tier), facts, box)
 
 
 def summary(policy: Policy, plan: Plan) -> str:
@@ -164,7 +174,7 @@ def store(layout: Layout, policy: Policy) -> Plan:
         VsboxError: the policy or the machine does not allow it.
         OSError: the box cannot be written.
     """
-    plan, _, _ = plan_for(layout, policy)
+    plan = plan_and_facts(layout, policy).plan
     candidate = layout.sandbox / "plan.new"
     try:
         write_atomically(candidate, encode(plan.steps))
@@ -183,7 +193,7 @@ def change_policy(layout: Layout, policy: Policy) -> Plan:
     """Replace ``sandbox.json``, unless the new policy cannot be carried out; then nothing changes."""
     with locked(layout):
         before = layout.policy.read_bytes()
-        plan_for(layout, policy)
+        plan_and_facts(layout, policy)
         save_policy(layout, policy)
         try:
             return store(layout, policy)

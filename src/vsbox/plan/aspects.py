@@ -169,19 +169,24 @@ def _note(aspect: Aspect, situation: Situation) -> str:
     }.get(aspect, "")
 
 
+def lacking(situation: Situation) -> tuple[Row, ...]:
+    """Return the rows of aspects that nothing enforces and that the policy does not give up."""
+    rows = (_judge(entry, situation) for entry in TABLE)
+    return tuple(row for row in rows if row.state == "cannot enforce")
+
+
 def judge(situation: Situation) -> Receipt:
     """Return the receipt of a plan.
 
     Raises:
         CannotEnforceError: an aspect has no layer and ``allow_degraded`` does not name it.
     """
-    receipt = Receipt(situation.tier.value, tuple(_judge(entry, situation) for entry in TABLE))
-    lacking = [row for row in receipt.rows if row.state == "cannot enforce"]
-    if lacking:
-        names = ", ".join(row.aspect.value for row in lacking)
+    gaps = lacking(situation)
+    if gaps:
+        names = ", ".join(row.aspect.value for row in gaps)
         raise CannotEnforceError(
             f"cannot enforce {names} with {situation.tier.value} on this machine: "
-            + "; ".join(row.asked for row in lacking),
-            hint=f"needed: {lacking[0].advice}; or name it in allow_degraded of sandbox.json",
+            + "; ".join(row.asked for row in gaps),
+            hint=f"needed: {gaps[0].advice}; or name it in allow_degraded of sandbox.json",
         )
-    return receipt
+    return Receipt(situation.tier.value, tuple(_judge(entry, situation) for entry in TABLE))

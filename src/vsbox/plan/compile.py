@@ -42,6 +42,7 @@ METADATA_CALLS: Final = frozenset(
         "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat",
         "utime", "utimes", "futimesat", "utimensat", "setxattr", "lsetxattr", "fsetxattr",
         "removexattr", "lremovexattr", "fremovexattr", "setxattrat", "removexattrat",
+        "file_setattr",
     }
 )  # fmt: skip
 SOCKET_CALLS: Final = frozenset({"connect"})
@@ -339,6 +340,8 @@ class Compiler:
         if supervised:
             for path in self._writable_trees(self.box.inside):
                 yield steps.Writable(path)
+        # A datagram socket can send to any path without connecting: no call that a broker could see.
+        unix_types = {"stream", "seqpacket", *(("dgram",) if "connect" not in supervised else ())}
         families = {"unix", "inet", "inet6", "netlink"}
         if self.situation.offline and not self.namespaces:
             families = {"unix"}
@@ -346,7 +349,9 @@ class Compiler:
             machine=self.facts.machine,
             box_id=fnv1a64(self.box.root.encode("utf-8", "surrogateescape")),
             families=frozenset(families),
+            unix_types=frozenset(unix_types),
             supervised=supervised,
+            supervised_terminals=bool(supervised),
             ipc_denied=not self.namespaces,
         )
         yield steps.Seccomp(build_filter(spec), int(bool(supervised)))
@@ -354,7 +359,7 @@ class Compiler:
     def _supervised(self) -> frozenset[str]:
         if self.namespaces or not self.situation.broker:
             return frozenset()
-        return METADATA_CALLS | SOCKET_CALLS
+        return METADATA_CALLS | (SOCKET_CALLS if self.facts.landlock_abi < 9 else frozenset())
 
 
 def compile_plan(policy: Policy, facts: HostFacts, box: BoxFacts, tier: Tier) -> Plan:

@@ -27,7 +27,8 @@ ETC: Final = tuple(
         # time and language
         "localtime", "timezone", "locale.alias", "locale.conf",
         # which program a name means
-        "alternatives", "os-release",
+        "alternatives", "os-release", "lsb-release", "debian_version", "redhat-release",
+        "alpine-release", "arch-release", "SuSE-release", "gentoo-release", "shells",
         # libraries and tools that people use from Python
         "fonts", "mime.types", "OpenCL", "vulkan", "matplotlibrc", "inputrc", "bash.bashrc",
         "pip.conf", "xdg/pip", "uv",

@@ -41,6 +41,9 @@ class FilterSpec:
     supervised: frozenset[str] = frozenset()
     """Calls that a supervisor answers, where neither a refusal nor an argument rule did."""
 
+    supervised_terminals: bool = False
+    """Whether a supervisor answers ioctl(TIOCGPTPEER)."""
+
     ipc_denied: bool = False
     """Whether SysV IPC and POSIX message queues are refused: for where no namespace holds them."""
 
@@ -126,6 +129,10 @@ def _argument_rules(spec: FilterSpec) -> dict[str, tuple[rules.Rule, ...]]:
         "socket": rules.socket_rules(spec.families, spec.unix_types),
         "socketpair": rules.socketpair_rules(spec.families, spec.unix_types),
         "prctl": rules.probe_rules(spec.box_id),
+        "ioctl": (
+            *rules.FIXED_RULES["ioctl"],
+            *(rules.terminal_rules() if spec.supervised_terminals else ()),
+        ),
     }
 
 
@@ -150,7 +157,8 @@ def _assemble_verdict(assembler: bpf.Assembler, verdict: _Verdict) -> bpf.Label:
 def _assemble_rule(
     assembler: bpf.Assembler, rule: rules.Rule, *, otherwise: bpf.Label
 ) -> bpf.Label:
-    label = assembler.ret(RET_ERRNO | rule.errno)
+    action = RET_USER_NOTIF if rule.errno is None else RET_ERRNO | rule.errno
+    label = assembler.ret(action)
     for condition in reversed(rule.conditions):
         label = _assemble_condition(assembler, condition, yes=label, no=otherwise)
     return label

@@ -122,9 +122,9 @@ class Condition(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """An errno for the calls that meet every condition."""
+    """An errno for the calls that meet every condition; None: the supervisor answers them."""
 
-    errno: int
+    errno: int | None
     conditions: tuple[Condition, ...]
 
 
@@ -154,6 +154,12 @@ _FILE_TYPE, _CHARACTER_DEVICE, _BLOCK_DEVICE = 0o170_000, 0o020_000, 0o060_000
 
 # TIOCSTI types into the terminal, TIOCLINUX pastes into a console, TIOCSETD loads line disciplines.
 _TERMINAL_INJECTION = (0x5412, 0x541C, 0x5423)
+
+# linux/fs.h: FS_IOC_SETFLAGS and its 32-bit twin, FS_IOC_SETVERSION, FS_IOC_FSSETXATTR. They change
+# a file's attributes through a descriptor that was only opened for reading.
+_FILE_ATTRIBUTES = (0x4008_6602, 0x4004_6602, 0x4008_7602, 0x401C_5820)
+
+_TIOCGPTPEER = 0x5441  # opens the terminal side of a pseudo-terminal by its master
 
 # PER_LINUX, PER_LINUX32, UNAME26 with each, and the query. Not ADDR_NO_RANDOMIZE and
 # READ_IMPLIES_EXEC, which make exploits easier.
@@ -188,7 +194,7 @@ FIXED_RULES: Mapping[str, tuple[Rule, ...]] = {
     "mknod": (_refuse_set_id(1), _refuse_devices(1)),
     "mknodat": (_refuse_set_id(2), _refuse_devices(2)),
     # unsigned int cmd
-    "ioctl": (Rule(EPERM, (is_in(1, *_TERMINAL_INJECTION),)),),
+    "ioctl": (Rule(EPERM, (is_in(1, *_TERMINAL_INJECTION, *_FILE_ATTRIBUTES),)),),
     # unsigned int personality
     "personality": (Rule(EPERM, (is_not_in(0, *_PERSONALITIES),)),),
     # unsigned long clone_flags, of which clone() drops the upper half (lower_32_bits in fork.c)
@@ -258,6 +264,11 @@ def socketpair_rules(families: frozenset[str], unix_types: frozenset[str]) -> tu
 def _is_type_outside(unix_types: frozenset[str]) -> Condition:
     numbers = sorted(number for name in unix_types for number in UNIX_TYPES[name])
     return is_not_in(1, *numbers, mask=_SOCK_TYPE_MASK)
+
+
+def terminal_rules() -> tuple[Rule, ...]:
+    """Let the supervisor open the terminal side of a pseudo-terminal."""
+    return (Rule(None, (is_in(1, _TIOCGPTPEER),)),)
 
 
 def probe_rules(box_id: int) -> tuple[Rule, ...]:

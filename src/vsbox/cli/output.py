@@ -1,0 +1,45 @@
+"""Tables and JSON for people and scripts; rich is imported only when something is drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+import msgspec
+
+
+def print_json(value: object) -> None:
+    """Print a value as indented JSON."""
+    click.echo(json.dumps(msgspec.to_builtins(value), indent=2))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table: colours and box on a terminal, plain lines elsewhere."""
+    from rich.console import Console  # noqa: PLC0415 - 50 ms
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160, no_color=True)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=STYLES.get(cell.split(" ", 1)[0], "")) for cell in row))
+    console.print(table)
+
+
+STYLES: dict[str, Any] = {
+    "enforced": "green",
+    "denied": "green",
+    "pass": "green",
+    "ok": "green",
+    "degraded": "yellow",
+    "open": "yellow",
+    "REACHED": "bold red",
+    "FAILED": "bold red",
+    "missing": "red",
+}

@@ -1,0 +1,86 @@
+"""What a plan means for one path: what may be done there, and which rule says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from vsbox.host.facts import HostFacts
+from vsbox.plan import steps, system
+from vsbox.plan.landlock import WRITE_FILE
+from vsbox.plan.model import BoxFacts, Plan, Tier
+from vsbox.plan.steps import BIND_WRITABLE
+from vsbox.policy.grants import Access, grants_of, is_below, most_specific
+from vsbox.policy.model import Policy
+from vsbox.policy.presets import with_preset
+
+NOT_GRANTED: Final = "nothing grants it"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What may be done at a path, by which rule; ``shown`` is the path that the rule names."""
+
+    path: str
+    access: Access
+    rule: str
+    shown: str = ""
+
+
+def _from_mounts(plan: Plan, path: str) -> tuple[str, Access] | None:
+    found: tuple[str, Access] | None = None
+    for step in plan.steps:
+        match step:
+            case steps.Bind(target=target, flags=flags):
+                access = Access.WRITE if flags & BIND_WRITABLE else Access.READ
+            case steps.Tmpfs(target=target) if target != "/":
+                access = Access.WRITE
+            case steps.Proc(target=target):
+                access = Access.READ
+            case steps.Mask(path=target):
+                access = Access.HIDDEN
+            case _:
+                continue
+        if is_below(path, target):
+            found = (target, access)  # later mounts cover earlier ones
+    return found
+
+
+def _from_rules(plan: Plan, path: str) -> tuple[str, Access] | None:
+    """Landlock adds up: of all rules that hold a path, the most generous counts."""
+    found: tuple[str, Access] | None = None
+    for step in plan.steps:
+        if isinstance(step, steps.Rule) and is_below(path, step.path):
+            access = Access.WRITE if step.access & WRITE_FILE else Access.READ
+            if found is None or access > found[1]:
+                found = (step.path, access)
+    return found
+
+
+def _rule_for(place: str, path: str, policy: Policy, box: BoxFacts, facts: HostFacts) -> str:
+    grant = most_specific(grants_of(policy), path)
+    if grant is not None and grant.path == place:
+        return f"sandbox.json, {grant.rule}"
+    if is_below(place, box.home):
+        return "the box's own home"
+    if is_below(place, box.root):
+        return f"the environment itself (packages: {with_preset(policy).packages})"
+    if place in box.interpreter.trees:
+        return "the box's Python runs from there"
+    if place in facts.index.paths:
+        return "your package index settings name it"
+    if place in {"/tmp", "/dev/shm"}:  # noqa: S108
+        return "private to each run"
+    if any(is_below(place, tree) for tree in (*system.TREES, *system.ETC)):
+        return "part of the system that programs read"
+    return "kernel interface that programs read"
+
+
+def decide(path: str, plan: Plan, policy: Policy, box: BoxFacts, facts: HostFacts) -> Decision:
+    """Return what code inside may do at ``path``; the working directory of a start is not counted."""
+    namespaces = plan.receipt.tier == Tier.NAMESPACES.value
+    found = _from_mounts(plan, path) if namespaces else _from_rules(plan, path)
+    if found is None:
+        return Decision(path, Access.HIDDEN, NOT_GRANTED)
+    place, access = found
+    return Decision(path, access, _rule_for(place, path, policy, box, facts), place)

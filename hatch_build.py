@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,21 @@ def compile_launcher(sources: list[Path], target: Path) -> None:
 class LauncherHook(BuildHookInterface[Any]):
     """Build hook of the wheel; the sdist carries the sources."""
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add the compiled launcher; elsewhere than on Linux there is none."""
         if self.target_name != "wheel" or not sys.platform.startswith("linux"):
             return
         root = Path(self.root)
-        sources = sorted((root / "native").glob("*.c"))
-        launcher = root / "src" / "vsbox" / "launch" / "vsbox-launcher"
-        compile_launcher(sources, launcher)
+        in_place = root / "src" / "vsbox" / "launch"
+        self.scratch = None if version == "editable" else tempfile.mkdtemp(prefix="vsbox-build-")
+        launcher = Path(self.scratch or in_place) / "vsbox-launcher"
+        compile_launcher(sorted((root / "native").glob("*.c")), launcher)
         build_data["pure_python"] = False
         build_data["tag"] = "py3-none-" + sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        build_data["force_include"][str(launcher)] = "vsbox/launch/vsbox-launcher"
+        if self.scratch:
+            build_data["force_include"][str(launcher)] = "vsbox/launch/vsbox-launcher"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 - hatchling's signature
+        """Remove what was only needed to build."""
+        if getattr(self, "scratch", None):
+            shutil.rmtree(self.scratch, ignore_errors=True)

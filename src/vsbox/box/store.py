@@ -41,7 +41,6 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
         os.replace(name, path)  # noqa: PTH105 - both ends as mkstemp gave them
     except BaseException:
         with contextlib.suppress(OSError):

@@ -37,7 +37,7 @@ ASPECTS: Final = {
     "change the mode of a file of yours": Aspect.METADATA,
     "truncate a file of yours": Aspect.TRUNCATE,
     "read the policy": Aspect.FILES,
-    "write the launchers": Aspect.FILES,
+    "change the policy": Aspect.FILES,
     "read /etc/shadow": Aspect.FILES,
     "set the kernel's core_pattern": Aspect.FILES,
     "read another process's environment": Aspect.PROCESSES,
@@ -122,7 +122,7 @@ def _canaries(layout: Layout) -> Iterator[Canaries]:
         stack.callback(os.close, descriptor)
         targets = {
             "secret": str(secret), "secret_size": 6, "home": home, "home_entry": place.name,
-            "policy": str(layout.policy), "launcher": str(layout.launcher), "pid": process.pid,
+            "policy": str(layout.policy), "pid": process.pid,
             "socket": str(place / "s"), "abstract": name, "port": tcp.getsockname()[1],
             "udp_port": udp.getsockname()[1], "shm": str(shm), "descriptor": descriptor,
             "variable": VARIABLE,

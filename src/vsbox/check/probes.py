@@ -20,7 +20,6 @@ NR_KEYCTL = 250 if X86_64 else 219
 NR_PTRACE = 101 if X86_64 else 117
 NR_IO_URING_SETUP = 425
 NR_BPF = 321 if X86_64 else 280
-NR_PIDFD_GETFD = 438
 CLONE_NEWUSER = 0x10000000
 TIOCSTI = 0x5412
 PTRACE_SEIZE = 0x4206
@@ -58,6 +57,18 @@ def connect(address, family=socket.AF_UNIX, kind=socket.SOCK_STREAM):
     with socket.socket(family, kind) as client:
         client.settimeout(3)
         client.connect(address)
+
+
+def make_user_namespace():
+    """Enter a new user namespace."""
+    if libc.unshare(CLONE_NEWUSER) < 0:
+        raise OSError(ctypes.get_errno(), "")
+
+
+def set_up_io_uring():
+    """Make a ring and close it."""
+    parameters = ctypes.create_string_buffer(120)
+    os.close(call(NR_IO_URING_SETUP, 1, ctypes.addressof(parameters)))
 
 
 def change_mode(path):
@@ -108,7 +119,7 @@ def probes(t):
         "change the mode of a file of yours": lambda: change_mode(t["secret"]),
         "truncate a file of yours": lambda: os.truncate(t["secret"], t["secret_size"]),
         "read the policy": lambda: open_only(t["policy"], os.O_RDONLY),
-        "write the launchers": lambda: open_only(t["launcher"], os.O_WRONLY),
+        "change the policy": lambda: open_only(t["policy"], os.O_WRONLY),
         "read /etc/shadow": lambda: open_only("/etc/shadow", os.O_RDONLY),
         "set the kernel's core_pattern": lambda: open_only("/proc/sys/kernel/core_pattern", os.O_WRONLY),
         "read another process's environment": lambda: open_only("/proc/%d/environ" % t["pid"], os.O_RDONLY),
@@ -122,10 +133,10 @@ def probes(t):
         "use an inherited descriptor": lambda: os.fstat(t["descriptor"]),
         "see a secret variable": lambda: find_variable(t["variable"]),
         "reach the session keyring": lambda: call(NR_KEYCTL, 0, -3, 0),
-        "make a user namespace": lambda: in_child(lambda: [libc.unshare(CLONE_NEWUSER) and call(-1)]),
+        "make a user namespace": lambda: in_child(make_user_namespace),
         "make a set-user-id file": lambda: make_setuid(own_file()),
         "type into the terminal": lambda: fcntl.ioctl(0, TIOCSTI, b"\0"),
-        "set up io_uring": lambda: call(NR_IO_URING_SETUP, 1, 0),
+        "set up io_uring": set_up_io_uring,
         "use bpf": lambda: call(NR_BPF, 0, 0, 0),
         "hold a capability": hold_capability,
     }

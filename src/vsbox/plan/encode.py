@@ -15,6 +15,8 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
+
 from vsbox.plan.steps import Step, Steps
 
 MAGIC: Final = b"VSBXPLAN"
@@ -42,7 +44,7 @@ def _encode_field(value: object) -> bytes:
 
 
 def _fields(step: Step) -> Iterator[object]:
-    for value in vars(step).values():
+    for value in msgspec.structs.astuple(step):
         if isinstance(value, tuple):
             yield from value
         else:

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
+
+import msgspec
 
 BIND_WRITABLE = 1
 BIND_DEVICE = 2
@@ -15,52 +16,46 @@ BIND_OPTIONAL = 4
 BIND_PLAIN = 8
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One thing that the launcher does."""
 
     CODE: ClassVar[int]
 
     def describe(self) -> str:
         """Return one line for people."""
-        fields = " ".join(str(value) for value in vars(self).values())
+        fields = " ".join(map(str, msgspec.structs.astuple(self)))
         return f"{type(self).__name__.lower()} {fields}".rstrip()
 
 
-@dataclass(frozen=True)
-class Root(Step):
+class Root(Step, frozen=True):
     """The box."""
 
     CODE: ClassVar[int] = 1
     path: str
 
 
-@dataclass(frozen=True)
-class Owner(Step):
+class Owner(Step, frozen=True):
     """The user the plan was made for."""
 
     CODE: ClassVar[int] = 2
     uid: int
 
 
-@dataclass(frozen=True)
-class Kernel(Step):
+class Kernel(Step, frozen=True):
     """The release the plan was made on."""
 
     CODE: ClassVar[int] = 3
     release: str
 
 
-@dataclass(frozen=True)
-class Compiler(Step):
+class Compiler(Step, frozen=True):
     """The command that makes plans and launchers anew."""
 
     CODE: ClassVar[int] = 4
     argv: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Watch(Step):
+class Watch(Step, frozen=True):
     """A file whose change makes the plan stale."""
 
     CODE: ClassVar[int] = 5
@@ -71,16 +66,14 @@ class Watch(Step):
     mtime_ns: int
 
 
-@dataclass(frozen=True)
-class Commands(Step):
+class Commands(Step, frozen=True):
     """State of ``inside/bin`` when launchers were last made."""
 
     CODE: ClassVar[int] = 6
     mtime_ns: int
 
 
-@dataclass(frozen=True)
-class Alias(Step):
+class Alias(Step, frozen=True):
     """A launcher that starts something else than its own name."""
 
     CODE: ClassVar[int] = 7
@@ -88,16 +81,14 @@ class Alias(Step):
     program: str
 
 
-@dataclass(frozen=True)
-class Bin(Step):
+class Bin(Step, frozen=True):
     """Where the payload finds the box's commands."""
 
     CODE: ClassVar[int] = 8
     path: str
 
 
-@dataclass(frozen=True)
-class Namespaces(Step):
+class Namespaces(Step, frozen=True):
     """New namespaces, as clone(2) flags."""
 
     CODE: ClassVar[int] = 9
@@ -108,8 +99,7 @@ class Namespaces(Step):
         return f"namespaces {self.flags:#x}"
 
 
-@dataclass(frozen=True)
-class Tmpfs(Step):
+class Tmpfs(Step, frozen=True):
     """A private, empty filesystem in memory; the first one is the new root."""
 
     CODE: ClassVar[int] = 10
@@ -122,16 +112,14 @@ class Tmpfs(Step):
         return f"tmpfs {self.target} size={self.size} mode={self.mode:o}"
 
 
-@dataclass(frozen=True)
-class Directory(Step):
+class Directory(Step, frozen=True):
     """An empty directory in a private filesystem."""
 
     CODE: ClassVar[int] = 11
     path: str
 
 
-@dataclass(frozen=True)
-class Symlink(Step):
+class Symlink(Step, frozen=True):
     """A symbolic link in a private filesystem."""
 
     CODE: ClassVar[int] = 12
@@ -143,8 +131,7 @@ class Symlink(Step):
         return f"symlink {self.path} -> {self.text}"
 
 
-@dataclass(frozen=True)
-class Bind(Step):
+class Bind(Step, frozen=True):
     """A path of the host, shown inside; read-only unless ``BIND_WRITABLE``."""
 
     CODE: ClassVar[int] = 13
@@ -159,67 +146,58 @@ class Bind(Step):
         return f"bind {mode} {self.target}{origin}"
 
 
-@dataclass(frozen=True)
-class Proc(Step):
+class Proc(Step, frozen=True):
     """A fresh, read-only proc of the new PID namespace."""
 
     CODE: ClassVar[int] = 14
     target: str
 
 
-@dataclass(frozen=True)
-class Devpts(Step):
+class Devpts(Step, frozen=True):
     """Private pseudo-terminals."""
 
     CODE: ClassVar[int] = 15
     target: str
 
 
-@dataclass(frozen=True)
-class Mask(Step):
+class Mask(Step, frozen=True):
     """A path covered by nothing."""
 
     CODE: ClassVar[int] = 16
     path: str
 
 
-@dataclass(frozen=True)
-class Pivot(Step):
+class Pivot(Step, frozen=True):
     """The new root becomes ``/``, read-only; the old one is gone."""
 
     CODE: ClassVar[int] = 17
 
 
-@dataclass(frozen=True)
-class Loopback(Step):
+class Loopback(Step, frozen=True):
     """The loopback interface of a new network namespace, up."""
 
     CODE: ClassVar[int] = 18
 
 
-@dataclass(frozen=True)
-class SealUserns(Step):
+class SealUserns(Step, frozen=True):
     """No further user namespace: ``user.max_user_namespaces`` of the new one is 0."""
 
     CODE: ClassVar[int] = 19
 
 
-@dataclass(frozen=True)
-class Payload(Step):
+class Payload(Step, frozen=True):
     """From here on the payload's own process does the steps."""
 
     CODE: ClassVar[int] = 20
 
 
-@dataclass(frozen=True)
-class Keyring(Step):
+class Keyring(Step, frozen=True):
     """A fresh session keyring."""
 
     CODE: ClassVar[int] = 21
 
 
-@dataclass(frozen=True)
-class Rlimit(Step):
+class Rlimit(Step, frozen=True):
     """A resource limit of setrlimit(2), never above the caller's."""
 
     CODE: ClassVar[int] = 22
@@ -228,8 +206,7 @@ class Rlimit(Step):
     hard: int
 
 
-@dataclass(frozen=True)
-class Landlock(Step):
+class Landlock(Step, frozen=True):
     """A Landlock ruleset: all that it handles is denied unless a rule allows it."""
 
     CODE: ClassVar[int] = 23
@@ -243,8 +220,7 @@ class Landlock(Step):
         return f"landlock fs={self.handled_fs:#x} net={self.handled_net:#x} scoped={self.scoped:#x}"
 
 
-@dataclass(frozen=True)
-class Rule(Step):
+class Rule(Step, frozen=True):
     """What the ruleset allows below a path."""
 
     CODE: ClassVar[int] = 24
@@ -256,31 +232,27 @@ class Rule(Step):
         return f"rule {self.path} {self.access:#x}"
 
 
-@dataclass(frozen=True)
-class RuleOwnProc(Step):
+class RuleOwnProc(Step, frozen=True):
     """What the ruleset allows below the payload's own directory of proc."""
 
     CODE: ClassVar[int] = 25
     access: int
 
 
-@dataclass(frozen=True)
-class RuleStdio(Step):
+class RuleStdio(Step, frozen=True):
     """Standard streams may be opened again, in the mode that they have."""
 
     CODE: ClassVar[int] = 26
     access: int
 
 
-@dataclass(frozen=True)
-class Restrict(Step):
+class Restrict(Step, frozen=True):
     """The ruleset takes force."""
 
     CODE: ClassVar[int] = 27
 
 
-@dataclass(frozen=True)
-class Seccomp(Step):
+class Seccomp(Step, frozen=True):
     """A seccomp filter; ``listener`` nonzero: its supervised calls go to the broker."""
 
     CODE: ClassVar[int] = 28
@@ -293,16 +265,14 @@ class Seccomp(Step):
         return f"seccomp {len(self.program) // 8} instructions{suffix}"
 
 
-@dataclass(frozen=True)
-class Pass(Step):
+class Pass(Step, frozen=True):
     """An environment variable passed on; a trailing ``*`` makes it a prefix."""
 
     CODE: ClassVar[int] = 29
     name: str
 
 
-@dataclass(frozen=True)
-class Set(Step):
+class Set(Step, frozen=True):
     """An environment variable set."""
 
     CODE: ClassVar[int] = 30
@@ -310,8 +280,7 @@ class Set(Step):
     value: str
 
 
-@dataclass(frozen=True)
-class Workdir(Step):
+class Workdir(Step, frozen=True):
     """The caller's working directory, unless private: 0 not shown, 1 read-only, 2 writable."""
 
     CODE: ClassVar[int] = 31
@@ -319,16 +288,14 @@ class Workdir(Step):
     access: int
 
 
-@dataclass(frozen=True)
-class Script(Step):
+class Script(Step, frozen=True):
     """The script named on a Python command line, read-only."""
 
     CODE: ClassVar[int] = 32
     access: int
 
 
-@dataclass(frozen=True)
-class Private(Step):
+class Private(Step, frozen=True):
     """Where the working directory is never shown (``enum privacy`` of the launcher)."""
 
     CODE: ClassVar[int] = 33
@@ -336,24 +303,21 @@ class Private(Step):
     kind: int
 
 
-@dataclass(frozen=True)
-class Writable(Step):
+class Writable(Step, frozen=True):
     """A tree whose metadata and sockets the broker serves."""
 
     CODE: ClassVar[int] = 34
     path: str
 
 
-@dataclass(frozen=True)
-class Home(Step):
+class Home(Step, frozen=True):
     """``$HOME`` inside, also the directory of last resort."""
 
     CODE: ClassVar[int] = 35
     path: str
 
 
-@dataclass(frozen=True)
-class ReadOnly(Step):
+class ReadOnly(Step, frozen=True):
     """Every mount so far becomes read-only, for ``BIND_PLAIN`` ones the only restriction."""
 
     CODE: ClassVar[int] = 36

@@ -16,7 +16,9 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wconversion", "-Wno-sign-conversion",
          "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-Wl,-z,relro,-z,now"]
 NO_COMPILER = """vsbox needs a C compiler to build its launcher, and found none.
-       Debian, Ubuntu: apt-get install gcc libc6-dev    Fedora: dnf install gcc glibc-static    Alpine: apk add build-base linux-headers"""
+       Debian, Ubuntu: apt-get install gcc libc6-dev
+       Fedora: dnf install gcc glibc-static
+       Alpine: apk add build-base linux-headers"""
 
 
 def find_compiler() -> str:

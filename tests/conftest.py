@@ -65,7 +65,7 @@ class Person:
         }  # fmt: skip
         if "input" in options:
             del given["stdin"]
-        done = subprocess.run([os.fspath(a) for a in argv], **(given | self.credentials | options))  # type: ignore[call-overload]
+        done = subprocess.run([os.fspath(a) for a in argv], check=False, **(given | self.credentials | options))  # type: ignore[call-overload]
         if check and done.returncode:
             pytest.fail(f"{argv} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
@@ -128,7 +128,7 @@ def _can_run_vsbox(person: Person) -> bool:
 
 
 @pytest.fixture(scope="session", params=["root", "user"])
-def person(request: pytest.FixtureRequest) -> Iterator[Person]:
+def person(request: pytest.FixtureRequest) -> Person:
     """Root (where the tests run as root) and an ordinary user."""
     if request.param == "root":
         if os.geteuid() != 0:
@@ -149,7 +149,7 @@ def person(request: pytest.FixtureRequest) -> Iterator[Person]:
         os.chown(place, who.uid, who.gid)
     if not _can_run_vsbox(who):
         lacking("user", f"{sys.executable} and vsbox cannot be read by {who.name}: install both outside of /root")
-    yield who
+    return who
 
 
 @pytest.fixture(scope="session")
@@ -185,6 +185,6 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def box(person: Person, backend: str, make_box) -> Box:  # type: ignore[no-untyped-def] # noqa: ANN001
+def box(person: Person, backend: str, make_box) -> Box:  # type: ignore[no-untyped-def]
     """A box with default policy, shared by tests that do not change it."""
     return make_box(person, backend)

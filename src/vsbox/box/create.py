@@ -86,7 +86,7 @@ def _grow_environment(target: Path, python: str | None, *, pip: bool) -> Interpr
     Security: this runs the base interpreter, which is the host's, on a directory that nobody
     inside has ever written to.
     """
-    import virtualenv  # noqa: PLC0415 - costs 100 ms, needed here alone
+    import virtualenv
 
     arguments = ["--activators", "", "--no-periodic-update", "--no-vcs-ignore", str(target)]
     arguments += [] if pip else ["--no-pip"]
@@ -98,8 +98,9 @@ def _grow_environment(target: Path, python: str | None, *, pip: bool) -> Interpr
                 break
         if session is None:
             raise RuntimeError("no such interpreter")
-        real = os.path.realpath(session.interpreter.system_executable)
-        if real != session.interpreter.system_executable:
+        found = session.interpreter.system_executable or session.interpreter.executable
+        real = os.path.realpath(found)
+        if real != found:
             session = virtualenv.session_via_cli([*arguments, "-p", real], setup_logging=False)
         info = session.interpreter
         if tuple(info.version_info[:2]) < OLDEST:

@@ -81,7 +81,7 @@ def open_box(directory: str | os.PathLike[str]) -> Layout:
     if not layout.is_box():
         what = "it is not a box" if layout.root.exists() else "it does not exist"
         raise BoxError(f"cannot use {directory}: {what}", hint=f"make one: vsbox {directory}")
-    if layout.launcher.stat().st_uid != os.geteuid():
+    if layout.launcher.stat().st_uid != os.geteuid():  # type: ignore[attr-defined,unused-ignore]
         raise BoxError(
             f"cannot use {directory}: it belongs to uid {layout.launcher.stat().st_uid}",
             hint="a box is for the user who made it: make your own",

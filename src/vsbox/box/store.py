@@ -40,7 +40,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fchmod(file.fileno(), mode)
+            os.fchmod(file.fileno(), mode)  # type: ignore[attr-defined,unused-ignore]
         os.replace(name, path)  # noqa: PTH105 - both ends as mkstemp gave them
     except BaseException:
         with contextlib.suppress(OSError):
@@ -52,7 +52,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 def locked(layout: Layout) -> Iterator[None]:
     """Hold the box's lock: one writer of ``sandbox/`` and ``bin/`` at a time."""
     with (layout.sandbox / "lock").open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX)  # type: ignore[attr-defined,unused-ignore]
         yield
 
 
@@ -149,7 +149,7 @@ def _prove(layout: Layout) -> None:
     Raises:
         CannotEnforceError: the plan cannot be carried out, or does not confine.
     """
-    answer = subprocess.run(  # noqa: S603 - our own launcher, absolute
+    answer = subprocess.run(
         [str(layout.sandbox / "verify")],
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -49,7 +49,7 @@ def list_names(directory: Path) -> tuple[str, ...]:
     A link in the directory's own place is not followed: then there are no names.
     """
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
     except OSError:
         return ()
     try:

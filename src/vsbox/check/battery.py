@@ -63,8 +63,10 @@ Verdict = Literal["pass", "open by policy", "degraded", "FAILED"]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One probe: what came of it inside and outside. Outside is the control: where the attempt
-    fails there too, that it fails inside proves little, and ``control`` is false."""
+    """One probe: what came of it inside and outside.
+
+    Outside is the control: where the attempt fails there too, that it fails inside proves little.
+    """
 
     probe: str
     aspect: Aspect
@@ -101,24 +103,24 @@ def _canaries(layout: Layout) -> Iterator[Canaries]:
         stack.callback(shutil.rmtree, place, ignore_errors=True)
         secret = place / "secret"
         secret.write_text("canary")
-        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))  # type: ignore[attr-defined,unused-ignore]
         listener.bind(str(place / "s"))
         listener.listen()
         name = f"vsbox-check-{secrets.token_hex(8)}"
-        abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
+        abstract = stack.enter_context(socket.socket(socket.AF_UNIX))  # type: ignore[attr-defined,unused-ignore]
         abstract.bind("\0" + name)
         abstract.listen()
         tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         udp.bind(("127.0.0.1", 0))
         threading.Thread(target=_echo, args=(udp,), daemon=True).start()
-        shm = Path("/dev/shm", name)  # noqa: S108 - that it is shared is the point
+        shm = Path("/dev/shm", name)
         shm.write_text("canary")
         stack.callback(shm.unlink, missing_ok=True)
-        process = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"])  # noqa: S603
+        process = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"])
         stack.callback(process.wait)
         stack.callback(process.kill)
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)  # type: ignore[attr-defined,unused-ignore]
         stack.callback(os.close, descriptor)
         targets = {
             "secret": str(secret), "secret_size": 6, "home": home, "home_entry": place.name,
@@ -132,7 +134,7 @@ def _canaries(layout: Layout) -> Iterator[Canaries]:
 
 def _run(argv: list[str], canaries: Canaries) -> dict[str, str]:
     source = Path(__file__).with_name("probes.py").read_text(encoding="utf-8")
-    answer = subprocess.run(  # noqa: S603 - the launcher or the base interpreter, absolute
+    answer = subprocess.run(
         [*argv, "-I", "-S", "-c", source, json.dumps(canaries.targets)],
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -14,7 +14,7 @@ def completion(shell: str) -> None:
     \b
       vsbox completion bash > ~/.local/share/bash-completion/completions/vsbox
     """
-    from vsbox.cli import cli  # noqa: PLC0415 - cyclic at import time
+    from vsbox.cli import cli
 
     kind = get_completion_class(shell)
     if kind is not None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING, Any
+
 import click
+
+if TYPE_CHECKING:
+    from vsbox.policy.model import Policy
 
 
 @click.command()
@@ -23,7 +29,7 @@ import click
 @click.option("--allow-degraded", multiple=True, metavar="ASPECT",
               help="Run even where this aspect cannot be enforced; the receipt says so. Repeatable.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
-def create(directory: str, **options: object) -> None:
+def create(directory: str, **options: Any) -> None:
     """Make an environment that is a sandbox.
 
     \b
@@ -33,20 +39,19 @@ def create(directory: str, **options: object) -> None:
     What code inside may touch stands in DIR/sandbox/sandbox.json, which is yours to edit; a change
     takes effect at the next start. `vsbox explain DIR` shows it with what enforces it.
     """
-    from vsbox.box.create import create as make  # noqa: PLC0415 - start of other commands
+    from vsbox.box.create import create as make
+    from vsbox.box.create import directory_hint
 
     created = make(
         directory,
         _policy(options),
-        python=str(options["python"]) if options["python"] else None,
+        python=options["python"],
         pip=not options["no_pip"],
-        clear=bool(options["clear"]),
+        clear=options["clear"],
     )
     if options["quiet"]:
         return
     root = created.layout.root
-    from vsbox.box.create import directory_hint  # noqa: PLC0415
-
     click.echo(f"Python {created.interpreter.version.split()[0]}, sandboxed with {created.plan.receipt.tier}: {root}")
     click.echo(f"  source {directory_hint(root / 'bin' / 'activate')}")
     for row in created.plan.receipt.rows:
@@ -56,12 +61,11 @@ def create(directory: str, **options: object) -> None:
         click.echo(f"  no launcher for {held.name!r}: {held.reason}", err=True)
 
 
-def _policy(options: dict[str, object]) -> object:
+def _policy(options: dict[str, Any]) -> Policy:
     """Build the policy that the options describe; a path that is missing is an error here."""
-    from vsbox.cli.paths import resolve_grant  # noqa: PLC0415
-    from vsbox.errors import UsageError  # noqa: PLC0415
-    from vsbox.policy.document import parse  # noqa: PLC0415
-    import json  # noqa: PLC0415
+    from vsbox.cli.paths import resolve_grant
+    from vsbox.errors import UsageError
+    from vsbox.policy.document import parse
 
     if options["no_os_sandbox"]:
         raise UsageError(
@@ -73,9 +77,9 @@ def _policy(options: dict[str, object]) -> object:
         "preset": options["preset"],
         "mode": options["mode"],
         "backend": options["backend"],
-        "allowed_paths": [resolve_grant(path) for path in options["allow"]],  # type: ignore[attr-defined]
-        "read_only_paths": [resolve_grant(path) for path in options["allow_read"]],  # type: ignore[attr-defined]
-        "allow_degraded": list(options["allow_degraded"]),  # type: ignore[call-overload]
+        "allowed_paths": [resolve_grant(path) for path in options["allow"]],
+        "read_only_paths": [resolve_grant(path) for path in options["allow_read"]],
+        "allow_degraded": list(options["allow_degraded"]),
     }
     if options["network"]:
         document["network"] = options["network"]

@@ -17,9 +17,9 @@ def exec_(directory: str, command: tuple[str, ...]) -> None:
 
     COMMAND is looked up in the box first, then in the system's directories. Its exit status is ours.
     """
-    from vsbox.box.layout import open_box  # noqa: PLC0415
-    from vsbox.errors import UsageError  # noqa: PLC0415
-    from vsbox.launch import replace_self  # noqa: PLC0415
+    from vsbox.box.layout import open_box
+    from vsbox.errors import UsageError
+    from vsbox.launch import replace_self
 
     words = command[1:] if command[:1] == ("--",) else command
     if not words:

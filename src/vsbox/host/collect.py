@@ -43,7 +43,7 @@ def find_launcher() -> Path:
 
 def probe() -> dict[str, str]:
     """Try what boxes need, in children of the launcher; one answer a line."""
-    answer = subprocess.run(  # noqa: S603 - our own program, absolute
+    answer = subprocess.run(
         [find_launcher(), "probe"], capture_output=True, text=True, env={}, timeout=60, check=False
     )
     if answer.returncode != 0:
@@ -76,7 +76,7 @@ def watch(path: str) -> Watched:
 def user_home() -> str:
     """Return the home directory that the user database names; ``$HOME`` may say anything."""
     try:
-        return os.path.realpath(pwd.getpwuid(os.getuid()).pw_dir)
+        return os.path.realpath(pwd.getpwuid(os.getuid()).pw_dir)  # type: ignore[attr-defined,no-any-return,unused-ignore]
     except KeyError:
         return os.path.realpath(os.environ.get("HOME", "/"))
 

@@ -31,7 +31,7 @@ def run(root: Path, argv: Sequence[str], *, timeout: float) -> subprocess.Comple
     Raises:
         subprocess.TimeoutExpired: it ran for more than ``timeout`` seconds and was killed.
     """
-    return subprocess.run(  # noqa: S603 - the launcher, absolute, no shell
+    return subprocess.run(
         [str(executor(root)), *argv],
         stdin=subprocess.DEVNULL,
         capture_output=True,

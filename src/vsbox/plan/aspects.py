@@ -155,8 +155,7 @@ def _judge(entry: Aspects, situation: Situation) -> Row:
     if layers:
         return Row(entry.aspect, entry.asked, "enforced", layers, note=_note(entry.aspect, situation))
     allowed = entry.aspect in situation.policy.allow_degraded
-    state = "degraded" if allowed else "cannot enforce"
-    return Row(entry.aspect, entry.asked, state, advice=entry.advice)
+    return Row(entry.aspect, entry.asked, "degraded" if allowed else "cannot enforce", advice=entry.advice)
 
 
 def _note(aspect: Aspect, situation: Situation) -> str:

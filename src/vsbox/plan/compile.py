@@ -195,9 +195,9 @@ class Compiler:
         yield steps.Proc("/proc")
         yield from map(steps.Mask, system.MASKED)
         yield from self._devices()
-        yield steps.Tmpfs("/tmp", self.policy.limits.tmp_bytes, 0o1777)  # noqa: S108 - the target
+        yield steps.Tmpfs("/tmp", self.policy.limits.tmp_bytes, 0o1777)
         yield steps.Directory("/run")
-        yield steps.Symlink("/var/tmp", "/tmp")  # noqa: S108
+        yield steps.Symlink("/var/tmp", "/tmp")
         yield steps.Workdir(WORKDIR_MODES[self.policy.working_directory or "none"], 0)
         yield from self._binds()
         yield steps.Script(0)
@@ -225,7 +225,7 @@ class Compiler:
             if self.facts.path(f"/dev/{name}").kind == "device":
                 yield steps.Bind(f"/dev/{name}", f"/dev/{name}", BIND_WRITABLE | BIND_DEVICE)
         yield steps.Devpts("/dev/pts")
-        yield steps.Tmpfs("/dev/shm", self.policy.limits.shm_bytes, 0o1777)  # noqa: S108
+        yield steps.Tmpfs("/dev/shm", self.policy.limits.shm_bytes, 0o1777)
         for path, text in system.DEVICE_LINKS:
             yield steps.Symlink(path, text)
 
@@ -297,8 +297,8 @@ class Compiler:
         """Mounts decide what can be seen; these say once more where writing may happen at all."""
         yield "/", landlock.READ
         yield "/dev", landlock.DEVICE
-        yield "/dev/shm", landlock.WRITE  # noqa: S108
-        yield "/tmp", landlock.WRITE  # noqa: S108
+        yield "/dev/shm", landlock.WRITE
+        yield "/tmp", landlock.WRITE
         yield from self._writable_rules(self.box.root)
 
     def _rules_on_host(self) -> Iterator[tuple[str, int]]:
@@ -311,7 +311,7 @@ class Compiler:
             if fact.kind == "device":
                 yield fact.real, landlock.DEVICE
         if Aspect.SHARED_MEMORY in self.policy.allow_degraded:
-            yield "/dev/shm", landlock.WRITE  # noqa: S108
+            yield "/dev/shm", landlock.WRITE
         for path in self._support_paths():
             yield path, landlock.READ
         yield f"{self.box.root}/bin", landlock.READ

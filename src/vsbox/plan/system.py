@@ -68,8 +68,8 @@ PRIVATE_PLACES: Final = (
     ("/home", PRIVATE_HOMES),
     ("/Users", PRIVATE_HOMES),
     ("/root", PRIVATE_HOME),
-    ("/tmp", PRIVATE_SELF),  # noqa: S108 - named so that it is never shown
-    ("/var/tmp", PRIVATE_SELF),  # noqa: S108
+    ("/tmp", PRIVATE_SELF),
+    ("/var/tmp", PRIVATE_SELF),
     ("/mnt", PRIVATE_SELF),
     ("/media", PRIVATE_SELF),
     ("/srv", PRIVATE_SELF),

@@ -130,6 +130,21 @@ static int call_python(const struct start *start, const char *action)
     return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_OWN_FAILURE;
 }
 
+/* A newer vsbox brought a newer launcher, which then reads the plan that it knows. */
+static void restart_if_replaced(const struct start *start)
+{
+    char path[8400];
+    struct stat now, before;
+    snprintf(path, sizeof path, "%s/%s/%s", start->root, start->command ? "bin" : "sandbox",
+             start->command ? start->command : "exec");
+    if (stat(path, &now) < 0 || stat("/proc/self/exe", &before) < 0)
+        fail_errno(NULL, "cannot look at %s", path);
+    if (now.st_ino != before.st_ino || now.st_dev != before.st_dev) {
+        execv(path, start->arguments_outside);
+        fail_errno(NULL, "cannot execute %s", path);
+    }
+}
+
 static void refresh_plan(struct start *start)
 {
     if (start->verify || !is_stale(&start->plan))
@@ -137,6 +152,7 @@ static void refresh_plan(struct start *start)
     int status = call_python(start, "compile");
     if (status != 0)
         exit(status);
+    restart_if_replaced(start);
     plan_free(&start->plan);
     load_plan(start);
     check_place(start);
@@ -212,7 +228,7 @@ static void find_box(struct start *start, char **argv)
     char *place = cut_component(path);
     start->root = path;
     start->command = name;
-    start->arguments = argv;
+    start->arguments = start->arguments_outside = argv;
     if (strcmp(place, "sandbox") == 0) {
         start->verify = strcmp(name, "verify") == 0;
         start->command = NULL;
@@ -232,6 +248,8 @@ int main(int argc, char **argv)
         return probe_main(argc, argv);
     if (argc < 1)
         fail(EXIT_USAGE, NULL, "no argument vector given");
+    if (sys_close_range(3, ~0u, 0) < 0)
+        fail_errno("Linux 5.9 or newer is needed", "cannot close inherited descriptors");
     find_box(&start, argv);
     if (is_inside(start.root))
         pass_through(&start);

@@ -142,6 +142,14 @@ static int try_descriptor_copy(void)
     return result;
 }
 
+/* How init of the Landlock-only tier finds what it must end: needs CONFIG_PROC_CHILDREN. */
+static int probe_children(void)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
+    return access(path, R_OK) < 0 ? errno : 0;
+}
+
 static void probe_landlock(void)
 {
     int abi = sys_landlock_create_ruleset(NULL, 0, 1 /* LANDLOCK_CREATE_RULESET_VERSION */);
@@ -170,6 +178,7 @@ int probe_main(int argc, char **argv)
     probe_child("seccomp", 0, try_seccomp);
     probe_child("seccomp_listener", 0, try_listener);
     probe_child("pidfd_getfd", 0, try_descriptor_copy);
+    print_result("proc_children", probe_children());
     print_result("openat2", open_no_symlinks("/", O_PATH) < 0 ? errno : 0);
     print_result("close_range", sys_close_range(~0u - 1, ~0u, 0) < 0 ? errno : 0);
     return 0;

@@ -62,11 +62,11 @@ bool is_private(const struct plan *plan, const char *path)
 /* True where the plan already says what may be done at path, so that nothing dynamic may change it. */
 static bool is_granted(const struct plan *plan, const char *path)
 {
+    bool namespaces = plan_find(plan, OP_NAMESPACES) != NULL;
     for (uint32_t i = 0; i < plan->count; i++) {
         const struct record *r = &plan->records[i];
-        if ((r->op == OP_BIND && is_below(path, record_string(r, 1))) ||
-            (r->op == OP_RULE && strcmp(record_string(r, 0), "/") != 0 && is_below(path, record_string(r, 0)) &&
-             !is_below("/tmp", record_string(r, 0))))
+        if ((namespaces && r->op == OP_BIND && is_below(path, record_string(r, 1))) ||
+            (!namespaces && r->op == OP_RULE && is_below(path, record_string(r, 0))))
             return true;
     }
     return false;
@@ -109,16 +109,18 @@ static const char *script_operand(char **arguments)
     return NULL;
 }
 
-static bool runs_python(const char *command)
+static bool runs_python(const struct start *start)
 {
-    return command && strncmp(command, "python", 6) == 0;
+    const char *name = start->command ? start->command : start->arguments[0];
+    const char *slash = name ? strrchr(name, '/') : NULL;
+    return name && strncmp(slash ? slash + 1 : name, "python", 6) == 0;
 }
 
 /* A script that is named on the command line may be read wherever it is: naming it is the user's own act. Links are not
  * followed, since code inside may have made them. */
 void choose_script(struct start *start)
 {
-    if (!plan_find(&start->plan, OP_SCRIPT) || !runs_python(start->command))
+    if (!plan_find(&start->plan, OP_SCRIPT) || !runs_python(start))
         return;
     const char *operand = script_operand(start->arguments + 1);
     if (!operand || (operand[0] != '/' && !start->cwd))

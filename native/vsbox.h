@@ -115,6 +115,7 @@ struct start {
     char *root;    /* the box */
     char *command; /* name of the launcher, or NULL with exec: the command is arguments[0] */
     char **arguments;
+    char **arguments_outside; /* as they were given to us */
     char **environment;
     char *cwd;
     bool show_cwd;    /* grant the working directory */

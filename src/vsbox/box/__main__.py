@@ -9,19 +9,21 @@ import sys
 
 from vsbox.box.layout import Layout, open_box
 from vsbox.box.store import load_policy, locked, store
-from vsbox.box.sync import sync_launchers
+from vsbox.box.sync import refresh_launcher, sync_launchers
 from vsbox.errors import VsboxError
 
 
 def compile_box(layout: Layout) -> None:
     """Make the plan anew after the policy or the machine changed."""
     with locked(layout):
+        refresh_launcher(layout)
         store(layout, load_policy(layout))
 
 
 def sync_box(layout: Layout) -> None:
     """Make launchers follow a change of ``inside/bin`` and say what was held back."""
     with locked(layout):
+        refresh_launcher(layout)
         policy = load_policy(layout)
         synced = sync_launchers(layout, policy)
         store(layout, policy)

@@ -175,7 +175,7 @@ def _grow(staging: Path, root: Path, python: str | None, *, pip: bool) -> Interp
     (staging / ".gitignore").write_text("*\n")
     shutil.copyfile(find_launcher(), layout.launcher)
     layout.launcher.chmod(0o755)
-    os.link(layout.launcher, layout.sandbox / "verify")
+    shutil.copy2(layout.launcher, layout.sandbox / "verify")
     write_atomically(layout.sandbox / "interpreter.json", msgspec.json.encode(interpreter))
     for name, content in render_activation(str(root), prompt=root.name).items():
         (layout.bin / name).write_bytes(content)

@@ -7,8 +7,10 @@ answer when the user means theirs.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from vsbox.box.layout import Layout
+from vsbox.host.collect import find_launcher
 from vsbox.policy.model import Policy
 
 VALID_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}", re.ASCII)
@@ -105,17 +108,37 @@ def _reason_to_hold_back(name: str, layout: Layout, policy: Policy, search: tupl
     return f"it would shadow {shadowed}" if shadowed else None
 
 
-def _is_launcher(path: Path, launcher: os.stat_result) -> bool:
-    status = path.lstat()
-    return (status.st_dev, status.st_ino) == (launcher.st_dev, launcher.st_ino)
+def _is_launcher(path: Path, launcher: Path) -> bool:
+    """Tell whether a file of ``bin`` is ours: a hard link, or a copy where there are no hard links."""
+    status, known = path.lstat(), launcher.lstat()
+    if (status.st_dev, status.st_ino) == (known.st_dev, known.st_ino):
+        return True
+    return stat.S_ISREG(status.st_mode) and filecmp.cmp(path, launcher, shallow=False)
 
 
-def _make(layout: Layout, name: str) -> None:
-    temporary = layout.bin / f".{name}.new"
+def _make(layout: Layout, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
-    os.link(layout.launcher, temporary)
-    os.replace(temporary, layout.bin / name)  # noqa: PTH105
+    try:
+        os.link(layout.launcher, temporary)
+    except OSError:
+        shutil.copy2(layout.launcher, temporary)
+    os.replace(temporary, path)  # noqa: PTH105
     temporary.unlink(missing_ok=True)  # rename(2) does nothing when both are links of one file
+
+
+def refresh_launcher(layout: Layout) -> None:
+    """Bring a box that an older vsbox made to the launcher of this one, all its names included."""
+    newest = find_launcher()
+    if filecmp.cmp(newest, layout.launcher, shallow=False):
+        return
+    names = [path for path in layout.bin.iterdir() if _is_launcher(path, layout.launcher)]
+    temporary = layout.sandbox / ".exec.new"
+    shutil.copyfile(newest, temporary)
+    temporary.chmod(0o755)
+    os.replace(temporary, layout.launcher)  # noqa: PTH105
+    for path in (*names, layout.sandbox / "verify"):
+        _make(layout, path)
 
 
 def sync_launchers(layout: Layout, policy: Policy) -> Synced:
@@ -131,11 +154,10 @@ def sync_launchers(layout: Layout, policy: Policy) -> Synced:
             held_back.append(HeldBack(name, reason))
         else:
             wanted.add(name)
-    launcher = layout.launcher.lstat()
-    present = {entry.name for entry in layout.bin.iterdir() if _is_launcher(entry, launcher)}
+    present = {entry.name for entry in layout.bin.iterdir() if _is_launcher(entry, layout.launcher)}
     added, removed = sorted(wanted - present), sorted(present - wanted)
     for name in added:
-        _make(layout, name)
+        _make(layout, layout.bin / name)
     for name in removed:
         (layout.bin / name).unlink(missing_ok=True)
     return Synced(tuple(added), tuple(removed), tuple(held_back))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import click
@@ -78,6 +79,7 @@ def print_error(error: BaseException) -> None:
 
 def main() -> None:
     """Run the command line and exit with the status that DESIGN §11 gives each outcome."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that what is half-made goes
     try:
         cli.main(standalone_mode=False)
     except VsboxError as error:

@@ -26,6 +26,7 @@ TITLES = {
     "seccomp": "seccomp filters",
     "seccomp_listener": "seccomp notifications",
     "pidfd_getfd": "pidfd_getfd(2)",
+    "proc_children": "lists of child processes",
     "openat2": "openat2(2)",
     "close_range": "close_range(2)",
 }

@@ -95,7 +95,7 @@ def collect(paths: Iterable[str] = (), *, watched: Iterable[str] = ()) -> HostFa
         home=home,
         probes=probe(),
         paths={path: look_at(path) for path in (*paths, *index.paths)},
-        watched=tuple(watch(path) for path in (*watched, *config_files)),
+        watched=tuple(watch(path) for path in (str(LAUNCHER), *watched, *config_files)),
         index=index,
         own_paths=(str(Path(__file__).resolve().parent.parent), os.path.realpath(sys.prefix)),
         compiler=(sys.executable, "-I", "-m", "vsbox.box"),

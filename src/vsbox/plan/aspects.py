@@ -143,7 +143,7 @@ TABLE: Final = (
     Aspects(Aspect.SYSCALLS, "no rare or dangerous kernel interface", _always("seccomp")),
     Aspects(Aspect.TERMINAL, "no input injected into the terminal", _always("seccomp")),
     Aspects(Aspect.LIFETIME, "nothing outlives the launcher",
-            lambda s: ("namespaces",) if s.namespaces else _layers(("subreaper", s.abi >= 6)),
+            lambda s: ("namespaces",) if s.namespaces else _layers(("subreaper", s.abi >= 6 and s.facts.works("proc_children"))),
             f"Linux 6.12: {NEWER_LANDLOCK}"),
 )  # fmt: skip
 

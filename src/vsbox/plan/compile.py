@@ -8,6 +8,7 @@ granted directory for a link and wait for the next start.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
 from typing import Final
 
 from vsbox.errors import CannotEnforceError, PolicyError
@@ -58,6 +59,7 @@ class Compiler:
         self.situation = Situation(tier, facts, self.policy)
         self.namespaces = tier is Tier.NAMESPACES
         self.grants = grants_of(self.policy)
+        self.by_path = {grant.path: grant for grant in self.grants}
         self.prefix = box.root if self.namespaces else box.inside
         self.known_fs = landlock.known_fs(facts.landlock_abi)
 
@@ -116,8 +118,8 @@ class Compiler:
             )
 
     def _check_without_namespaces(self, grant: Grant) -> None:
-        above = [g for g in self.grants if g is not grant and is_below(grant.path, g.path)]
-        if grant.access is Access.HIDDEN or any(g.access > grant.access for g in above):
+        above = (self.by_path.get(str(parent)) for parent in PurePosixPath(grant.path).parents)
+        if grant.access is Access.HIDDEN or any(other.access > grant.access for other in above if other):
             raise CannotEnforceError(
                 f"cannot restrict {grant.path} below what is allowed: Landlock has no deny rules",
                 hint="grant the directories beside it, or use a machine with user namespaces",

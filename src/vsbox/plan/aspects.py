@@ -106,6 +106,11 @@ def _descriptors(s: Situation) -> Answer:
     return _layers(("close_range", s.abi > 0), ("landlock", s.abi > 0))
 
 
+def _lifetime(s: Situation) -> Answer:
+    subreaper = not s.namespaces and s.abi >= 6 and s.facts.works("proc_children")
+    return _layers(("namespaces", s.namespaces), ("subreaper", subreaper))
+
+
 def _always(*layers: str) -> Callable[[Situation], Answer]:
     return lambda _: layers
 
@@ -143,7 +148,7 @@ TABLE: Final = (
     Aspects(Aspect.SYSCALLS, "no rare or dangerous kernel interface", _always("seccomp")),
     Aspects(Aspect.TERMINAL, "no input injected into the terminal", _always("seccomp")),
     Aspects(Aspect.LIFETIME, "nothing outlives the launcher",
-            lambda s: ("namespaces",) if s.namespaces else _layers(("subreaper", s.abi >= 6 and s.facts.works("proc_children"))),
+            _lifetime,
             f"Linux 6.12: {NEWER_LANDLOCK}"),
 )  # fmt: skip
 

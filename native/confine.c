@@ -177,10 +177,6 @@ static void grant_dynamic(const char *path, uint64_t access)
 void do_payload_step(const struct start *start, const struct record *r)
 {
     switch (r->op) {
-    case OP_KEYRING:
-        if (sys_join_session_keyring() < 0 && errno != ENOSYS)
-            fail_errno(NULL, "cannot join a fresh session keyring");
-        break;
     case OP_RLIMIT:
         set_limit(r);
         break;

@@ -147,17 +147,18 @@ static void restart_if_replaced(const struct start *start)
 
 static void refresh_plan(struct start *start)
 {
-    if (start->verify || !is_stale(&start->plan))
-        return;
-    int status = call_python(start, "compile");
-    if (status != 0)
-        exit(status);
-    restart_if_replaced(start);
-    plan_free(&start->plan);
-    load_plan(start);
-    check_place(start);
-    if (is_stale(&start->plan))
-        fail(EXIT_OWN_FAILURE, "try again; if it stays: vsbox explain", "cannot make a plan for %s that holds", start->root);
+    for (int tries = 0; !start->verify && is_stale(&start->plan); tries++) {
+        if (tries == 3)
+            fail(EXIT_OWN_FAILURE, "something changes all the time: see vsbox explain",
+                 "cannot make a plan for %s that holds", start->root);
+        int status = call_python(start, "compile");
+        if (status != 0)
+            exit(status);
+        restart_if_replaced(start);
+        plan_free(&start->plan);
+        load_plan(start);
+        check_place(start);
+    }
 }
 
 /* A directory handed over as a standard stream is the whole host to openat(2); a closed one would be the next file. */

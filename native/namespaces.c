@@ -57,7 +57,7 @@ __attribute__((constructor)) static void remember_ids(void)
 void enter_namespaces(void)
 {
     map_own_ids(outer_uid, outer_gid);
-    if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE | MS_SILENT, NULL) < 0)
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE | MS_SILENT, NULL) < 0)
         fail_errno(DOCTOR, "cannot make mounts private");
 }
 

@@ -70,7 +70,7 @@ static int map_ids(void)
 
 static int try_bind(void)
 {
-    if (map_ids() < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+    if (map_ids() < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return -1;
     int tree = sys_open_tree(AT_FDCWD, "/usr", 1 | 0x8000);
     if (tree < 0 || sys_mount_setattr(tree, "", AT_EMPTY_PATH | 0x8000, ATTRIBUTE_RDONLY | ATTRIBUTE_NOSUID, 0) < 0)
@@ -89,7 +89,7 @@ static int try_filesystem(const char *type)
 
 static int try_pivot(void)
 {
-    if (map_ids() < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
+    if (map_ids() < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return -1;
     int root = try_filesystem("tmpfs");
     if (root < 0 || sys_move_mount(root, "", AT_FDCWD, "/", 4) < 0 || fchdir(root) < 0)

@@ -12,6 +12,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/keyctl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -325,8 +326,24 @@ static void release_streams(void)
     close(null);
 }
 
+/* One empty keyring for all starts of a user: a keyring each would meet the quota of keys (200 a user) when many start at
+ * once. The next start finds it by name only if its owner may search it, which new session keyrings do not allow.
+ * Where keyctl(2) is not to be had (containers forbid it), the payload has none either. */
+static void leave_session_keyring(const struct plan *plan)
+{
+    const unsigned long possessor_all = 0x3f000000, user_view_search = 0x00090000; /* keyctl_setperm(3) */
+    if (!plan_find(plan, OP_KEYRING))
+        return;
+    long keyring = sys_keyctl(KEYCTL_JOIN_SESSION_KEYRING, (unsigned long)(uintptr_t) "vsbox", 0);
+    if (keyring < 0 && errno != ENOSYS && errno != EPERM)
+        fail_errno(NULL, "cannot leave the session keyring");
+    if (keyring >= 0)
+        sys_keyctl(KEYCTL_SETPERM, (unsigned long)keyring, possessor_all | user_view_search);
+}
+
 int run_outside(struct start *start, int *signal_out)
 {
+    leave_session_keyring(&start->plan);
     const struct record *namespaces = plan_find(&start->plan, OP_NAMESPACES);
     struct sigaction standard = {.sa_handler = SIG_DFL};
     sigset_t all;

@@ -3,7 +3,6 @@
 #include "vsbox.h"
 
 #include <fcntl.h>
-#include <linux/keyctl.h>
 #include <linux/openat2.h>
 #include <signal.h>
 #include <sys/syscall.h>
@@ -118,7 +117,7 @@ int sys_seccomp(unsigned operation, unsigned flags, void *arguments)
     return (int)syscall(SYS_seccomp, operation, flags, arguments);
 }
 
-long sys_join_session_keyring(void)
+long sys_keyctl(int operation, unsigned long first, unsigned long second)
 {
-    return syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
+    return syscall(SYS_keyctl, operation, first, second);
 }

@@ -37,7 +37,7 @@ enum op {
     OP_LOOPBACK,      /*       lo up */
     OP_SEAL_USERNS,   /*       user.max_user_namespaces = 0 in here */
     OP_PAYLOAD,       /*       all that follows happens in the payload's own process */
-    OP_KEYRING,       /*       join a fresh session keyring */
+    OP_KEYRING,       /*       join a session keyring that holds nothing; done outside */
     OP_RLIMIT,        /* iii   resource, soft, hard */
     OP_LANDLOCK,      /* iiii  handled fs, handled net, scoped, restrict_self flags */
     OP_RULE,          /* si    path, access */
@@ -177,7 +177,7 @@ int sys_landlock_create_ruleset(const void *attributes, size_t size, uint32_t fl
 int sys_landlock_add_rule(int ruleset, int type, const void *attributes);
 int sys_landlock_restrict_self(int ruleset, uint32_t flags);
 int sys_seccomp(unsigned operation, unsigned flags, void *arguments);
-long sys_join_session_keyring(void);
+long sys_keyctl(int operation, unsigned long first, unsigned long second);
 
 #define PROBE_OPTION 0x76736278 /* prctl(2) option that only our seccomp filter knows: src/vsbox/seccomp/program.py */
 #define PROBE_ERRNO 4004

@@ -11,11 +11,15 @@ from vsbox.box.layout import Layout, open_box
 from vsbox.box.store import load_policy, locked, store
 from vsbox.box.sync import refresh_launcher, sync_launchers
 from vsbox.errors import VsboxError
+from vsbox.host.collect import watch
 
 
 def compile_box(layout: Layout) -> None:
-    """Make the plan anew after the policy or the machine changed."""
+    """Make the plan anew after the policy or the machine changed; of many starts at once, one does it."""
+    before = watch(str(layout.plan))
     with locked(layout):
+        if watch(str(layout.plan)) != before:
+            return
         refresh_launcher(layout)
         store(layout, load_policy(layout))
 

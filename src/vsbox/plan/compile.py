@@ -155,6 +155,7 @@ class Compiler:
         yield steps.Commands(self.box.commands_mtime_ns)
         yield steps.Alias("python-sandboxed", f"{self.prefix}/bin/python")
         yield steps.Alias("shell", self._shell())
+        yield steps.Keyring()
         yield steps.Bin(f"{self.prefix}/bin")
         yield steps.Home(self.box.home)
         for path, kind in (*system.PRIVATE_PLACES, (self.facts.home, system.PRIVATE_HOME)):
@@ -272,7 +273,6 @@ class Compiler:
 
     def _payload(self) -> Iterator[Step]:
         yield steps.Payload()
-        yield steps.Keyring()
         for name, resource in RLIMITS:
             value = getattr(self.policy.limits, name)
             if value is not None:

@@ -192,7 +192,7 @@ class Payload(Step, frozen=True):
 
 
 class Keyring(Step, frozen=True):
-    """A fresh session keyring."""
+    """A session keyring that holds nothing; joined by the launcher, outside."""
 
     CODE: ClassVar[int] = 21
 

@@ -27,6 +27,10 @@ static char *own_path(void)
     if (length == sizeof path - 1)
         fail(EXIT_OWN_FAILURE, NULL, "cannot find the box: its path is too long");
     path[length] = 0;
+    /* Replaced by an upgrade since it was started: the kernel says so, and the place is still the same. */
+    static const char MARK[] = " (deleted)";
+    if ((size_t)length > sizeof MARK && strcmp(path + length - (sizeof MARK - 1), MARK) == 0)
+        path[(size_t)length - (sizeof MARK - 1)] = 0;
     return path;
 }
 

@@ -225,6 +225,7 @@ static int act_utimes(const struct request *request, int fd, int times_index)
     return set_times(fd, times);
 }
 
+#ifdef SYS_chmod /* x86_64 keeps the calls of old */
 static int act_utime(const struct request *request, int fd, int times_index)
 {
     struct utimbuf given;
@@ -234,6 +235,7 @@ static int act_utime(const struct request *request, int fd, int times_index)
     struct timespec times[2] = {{.tv_sec = given.actime}, {.tv_sec = given.modtime}};
     return problem ? problem : set_times(fd, times);
 }
+#endif
 
 static int act_setxattr(const struct request *request, int fd, int name_index)
 {
@@ -288,7 +290,7 @@ static const struct call {
     {SYS_removexattr, NONE, 0, NONE, 1, false, act_removexattr},
     {SYS_lremovexattr, NONE, 0, NONE, 1, true, act_removexattr},
     {SYS_fremovexattr, 0, NONE, NONE, 1, false, act_removexattr},
-#ifdef SYS_chmod /* x86_64 keeps the calls of old */
+#ifdef SYS_chmod
     {SYS_chmod, NONE, 0, NONE, 1, false, act_chmod},
     {SYS_chown, NONE, 0, NONE, 1, false, act_chown},
     {SYS_lchown, NONE, 0, NONE, 1, true, act_chown},

@@ -195,6 +195,8 @@ static _Noreturn void pass_through(const struct start *start)
         path = name ? strdup("/bin/sh") : strdup(start->arguments[0]);
     else if (asprintf(&path, "%s/inside/bin/%s", start->root, strcmp(name, "python-sandboxed") == 0 ? "python" : name) < 0)
         path = NULL;
+    if (!path)
+        fail(EXIT_OWN_FAILURE, NULL, "cannot go on: no memory");
     start->arguments[0] = path;
     execvp(path, start->arguments);
     int cause = errno;

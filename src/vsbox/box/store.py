@@ -166,6 +166,13 @@ def _prove(layout: Layout) -> None:
     raise CannotEnforceError(f"cannot confine {layout.root}: {cause}", hint="see: vsbox doctor")
 
 
+def _restore_directories(layout: Layout) -> None:
+    """Make again what code inside may have removed and a start needs; a link in its place stays and is an error."""
+    for directory in (layout.inside / "home", layout.home / "tmp"):
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir()
+
+
 def store(layout: Layout, policy: Policy) -> Plan:
     """Compile, prove and store the plan with its receipt. The old plan stays until this succeeds.
 
@@ -174,6 +181,7 @@ def store(layout: Layout, policy: Policy) -> Plan:
         OSError: the box cannot be written.
     """
     plan = plan_and_facts(layout, policy).plan
+    _restore_directories(layout)
     candidate = layout.sandbox / "plan.new"
     try:
         write_atomically(candidate, encode(plan.steps))

@@ -141,7 +141,7 @@ static struct place find_place(const char *path)
         last[length] = 0;
         place.dir = open_directory(last);
         if (place.dir < 0)
-            fail_errno("something inside put a link or nothing where a mount belongs", "cannot reach %s inside", last);
+            fail_errno("code inside put a link or nothing where a mount belongs; try vsbox sync", "cannot reach %s inside", last);
         place.own = is_own_device(place.dir);
     }
     place.name = name;
@@ -167,7 +167,7 @@ static void attach(int mount, const char *target)
 {
     struct place place = find_place(target);
     if (sys_move_mount(mount, "", place.dir, place.name, MOVE_F_EMPTY_PATH) < 0)
-        fail_errno("something inside put a link or nothing where a mount belongs", "cannot mount on %s", target);
+        fail_errno("code inside put a link or nothing where a mount belongs; try vsbox sync", "cannot mount on %s", target);
 }
 
 static int create_filesystem(const char *type, const char *const options[][2], unsigned attributes)

@@ -7,6 +7,7 @@ answer when the user means theirs.
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import os
 import re
@@ -26,7 +27,6 @@ PYTHON_NAME: Final = re.compile(r"(python|pip|pypy|easy_install|wheel)[0-9.]*", 
 OWN_LAUNCHERS: Final = ("python-sandboxed", "shell")
 RESERVED: Final = frozenset({*OWN_LAUNCHERS, "vsbox"})
 ACTIVATION: Final = re.compile(r"activate(_sandboxed)?(\..*)?|deactivate.*", re.ASCII | re.IGNORECASE)
-SYSTEM_BINS: Final = frozenset({"/bin", "/sbin", "/usr/bin", "/usr/sbin"})
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,17 @@ def list_names(directory: Path) -> tuple[str, ...]:
         os.close(descriptor)
 
 
+def _is_installed_by_python(command: Path) -> bool:
+    """Tell whether a package of the Python that shares the command's prefix lists it among its files."""
+    listed = f"/{command.parent.name}/{command.name},"
+    for packages in ("site-packages", "dist-packages"):
+        for record in command.parent.parent.glob(f"lib/python3*/{packages}/*.dist-info/RECORD"):
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                if listed in record.read_text(encoding="utf-8"):
+                    return True
+    return False
+
+
 def _belongs_to_python(command: Path) -> bool:
     """Tell whether a command of the user's is itself a tool of some Python installation.
 
@@ -70,16 +81,16 @@ def _belongs_to_python(command: Path) -> bool:
     if command.parent.name == "shims":
         return True
     real = Path(os.path.realpath(command))
-    if (real.parent.parent / "pyvenv.cfg").is_file():
-        return True
-    if str(real.parent) not in SYSTEM_BINS and (real.parent / "python3").exists():
+    if any((real.parent.parent / mark).exists() for mark in ("pyvenv.cfg", "conda-meta")):
         return True
     try:
         with real.open("rb") as file:
             first = file.readline(256)
     except OSError:
         return False
-    return first.startswith(b"#!") and b"python" in first
+    if first.startswith(b"#!"):
+        return b"python" in first
+    return _is_installed_by_python(real)
 
 
 def find_shadowed(name: str, search: Iterable[str], own_bin: Path) -> Path | None:

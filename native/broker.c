@@ -1,12 +1,13 @@
-/* What Landlock does not restrict, answered here for the Landlock-only tier: file metadata, connections to UNIX sockets, and
- * the terminal side of a new pseudo-terminal. The seccomp filter sends these calls to init (seccomp_unotify(2)), which looks
- * at the very object and acts on that object itself, so nothing can be swapped between the look and the act:
+/* What Landlock does not restrict, answered here: file metadata, connections to UNIX sockets, and
+ * the terminal side of a new pseudo-terminal; forks pass here too, so that they can be stopped. The seccomp filter sends these
+ * calls to init (seccomp_unotify(2)), which looks at the very object and acts on that object itself, so nothing can be swapped between the look and the act:
  *
  *   memory of the caller is read once; a path becomes an O_PATH descriptor, which stays what it is; where the descriptor is
  *   (/proc/self/fd) decides; the call is then made on the descriptor. The caller's own call never happens.
  *
  * Security: init is not under the payload's Landlock domain but has no capability either, so it can do what the payload's
- * user can do to files below the writable grants, and nothing elsewhere. Abstract sockets are refused. */
+ * user can do to files below the writable grants, and nothing elsewhere. Abstract sockets of the host are refused.
+ * With namespaces mounts do most of this, and only connections come here. */
 #define _GNU_SOURCE
 #include "vsbox.h"
 
@@ -17,15 +18,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 #include <utime.h>
 
@@ -35,12 +37,12 @@
 #ifndef TIOCGPTPEER
 #define TIOCGPTPEER 0x5441
 #endif
-enum { XATTR_NAME_LIMIT = 256, XATTR_SIZE_LIMIT = 65536 };
 
 struct broker {
     int listener;
+    bool own_network;
     bool offline; /* the policy closed the network: connections other than to UNIX sockets are refused */
-    const struct plan *plan;
+    const struct start *start;
 };
 
 struct request {
@@ -48,13 +50,23 @@ struct request {
     struct seccomp_notif notification;
 };
 
-struct broker *broker_new(const struct plan *plan, int listener)
+struct broker *broker_new(const struct start *start, int listener)
 {
     struct broker *broker = calloc(1, sizeof *broker);
-    const struct record *landlock = plan_find(plan, OP_LANDLOCK);
+    const struct record *landlock = plan_find(&start->plan, OP_LANDLOCK);
     if (broker)
-        *broker = (struct broker){listener, landlock && record_int(landlock, 1) != 0, plan};
+        *broker = (struct broker){.listener = listener,
+                                  .own_network = plan_find(&start->plan, OP_LOOPBACK) != NULL,
+                                  .offline = landlock && record_int(landlock, 1) != 0,
+                                  .start = start};
     return broker;
+}
+
+/* From now on the payload's processes can neither fork nor anything else that is supervised: all of it answers ENOSYS. */
+void broker_close(struct broker *broker)
+{
+    if (broker)
+        close(broker->listener);
 }
 
 /* ---- looking at the caller ---- */
@@ -155,18 +167,32 @@ static int open_path(const struct request *request, int dir, char *path, size_t 
 
 /* ---- deciding ---- */
 
-static bool is_writable_place(const struct broker *broker, int fd)
+static bool is_in_place(const struct broker *broker, int fd, enum op op, bool working_directory)
 {
+    const struct start *start = broker->start;
     char link[32], path[8192];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t length = readlink(link, path, sizeof path - 1);
     if (length <= 0 || length == sizeof path - 1)
         return false;
     path[length] = 0;
-    for (uint32_t i = 0; i < broker->plan->count; i++)
-        if (broker->plan->records[i].op == OP_WRITABLE && is_below(path, record_string(&broker->plan->records[i], 0)))
+    for (uint32_t i = 0; i < start->plan.count; i++)
+        if (start->plan.records[i].op == op && is_below(path, record_string(&start->plan.records[i], 0)))
             return true;
-    return false;
+    return working_directory && is_below(path, start->cwd);
+}
+
+static bool is_writable_place(const struct broker *broker, int fd)
+{
+    struct statvfs mount; /* with namespaces something read-only may be mounted below what is writable */
+    if (fstatvfs(fd, &mount) < 0 || (mount.f_flag & ST_RDONLY))
+        return false;
+    return is_in_place(broker, fd, OP_WRITABLE, broker->start->write_cwd);
+}
+
+static bool is_readable_place(const struct broker *broker, int fd)
+{
+    return is_in_place(broker, fd, OP_RULE, broker->start->show_cwd);
 }
 
 /* ---- acting on a descriptor ---- */
@@ -237,34 +263,11 @@ static int act_utime(const struct request *request, int fd, int times_index)
 }
 #endif
 
-static int act_setxattr(const struct request *request, int fd, int name_index)
+static int act_truncate(const struct request *request, int fd, int length_index)
 {
-    char name[XATTR_NAME_LIMIT], link[32];
-    uint64_t size = argument(request, name_index + 2);
-    int problem = read_string(request, argument(request, name_index), name, sizeof name);
-    if (problem)
-        return problem == -ENAMETOOLONG ? -ERANGE : problem;
-    if (size > XATTR_SIZE_LIMIT)
-        return -E2BIG;
-    char *value = malloc(size ? size : 1);
-    if (!value)
-        return -ENOMEM;
-    problem = size ? read_exactly(request, argument(request, name_index + 1), value, size) : 0;
+    char link[32];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    if (!problem)
-        problem = result_of(setxattr(link, name, value, size, (int)argument(request, name_index + 3)));
-    free(value);
-    return problem;
-}
-
-static int act_removexattr(const struct request *request, int fd, int name_index)
-{
-    char name[XATTR_NAME_LIMIT], link[32];
-    int problem = read_string(request, argument(request, name_index), name, sizeof name);
-    if (problem)
-        return problem == -ENAMETOOLONG ? -ERANGE : problem;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    return result_of(removexattr(link, name));
+    return result_of(truncate(link, (off_t)argument(request, length_index)));
 }
 
 /* ---- the calls ---- */
@@ -284,12 +287,7 @@ static const struct call {
     {SYS_fchown, 0, NONE, NONE, 1, false, act_chown},
     {SYS_fchownat, 0, 1, 4, 2, false, act_chown},
     {SYS_utimensat, 0, 1, 3, 2, false, act_utimensat},
-    {SYS_setxattr, NONE, 0, NONE, 1, false, act_setxattr},
-    {SYS_lsetxattr, NONE, 0, NONE, 1, true, act_setxattr},
-    {SYS_fsetxattr, 0, NONE, NONE, 1, false, act_setxattr},
-    {SYS_removexattr, NONE, 0, NONE, 1, false, act_removexattr},
-    {SYS_lremovexattr, NONE, 0, NONE, 1, true, act_removexattr},
-    {SYS_fremovexattr, 0, NONE, NONE, 1, false, act_removexattr},
+    {SYS_truncate, NONE, 0, NONE, 1, false, act_truncate},
 #ifdef SYS_chmod
     {SYS_chmod, NONE, 0, NONE, 1, false, act_chmod},
     {SYS_chown, NONE, 0, NONE, 1, false, act_chown},
@@ -331,11 +329,11 @@ static int serve_metadata(const struct request *request, const struct call *call
     return result;
 }
 
-static pid_t process_of(const struct request *request)
+static pid_t process_of(uint32_t thread)
 {
     char path[32], line[128];
     int pid = 0;
-    snprintf(path, sizeof path, "/proc/%u/status", request->notification.pid);
+    snprintf(path, sizeof path, "/proc/%u/status", thread);
     FILE *status = fopen(path, "re");
     while (status && fgets(line, sizeof line, status) && sscanf(line, "Tgid: %d", &pid) != 1)
         ;
@@ -347,7 +345,7 @@ static pid_t process_of(const struct request *request)
 /* The caller's own open file, not a copy of what a name means: it stays the same whatever the caller does meanwhile. */
 static int take_descriptor(const struct request *request, int fd)
 {
-    int process = sys_pidfd_open(process_of(request));
+    int process = sys_pidfd_open(process_of(request->notification.pid));
     if (process < 0)
         return -errno;
     int taken = sys_pidfd_getfd(process, fd);
@@ -363,8 +361,11 @@ static int take_descriptor(const struct request *request, int fd)
 static int connect_unix(const struct request *request, int socket, const struct sockaddr_un *address, socklen_t size)
 {
     char path[sizeof address->sun_path + 1] = {0}, resolved[4096];
-    if (size <= offsetof(struct sockaddr_un, sun_path) || address->sun_path[0] == 0)
-        return -ECONNREFUSED;
+    if (size <= offsetof(struct sockaddr_un, sun_path))
+        return -EINVAL;
+    if (address->sun_path[0] == 0) /* abstract: ours alone where the network is */
+        return request->broker->own_network ? result_of(connect(socket, (const struct sockaddr *)address, size))
+                                            : -ECONNREFUSED;
     memcpy(path, address->sun_path, size - offsetof(struct sockaddr_un, sun_path));
     snprintf(resolved, sizeof resolved, "%s", path);
     int fd = open_path(request, AT_FDCWD, resolved, sizeof resolved, true);
@@ -430,6 +431,77 @@ static int serve_terminal(const struct request *request, int *value)
     return result;
 }
 
+/* seccomp_unotify(2) warns of letting a call go on: its memory may have changed meanwhile. Done only for calls that are judged
+ * by their registers, which cannot. */
+static void let_go_on(const struct request *request)
+{
+    struct seccomp_notif_resp response = {.id = request->notification.id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
+    ioctl(request->broker->listener, SECCOMP_IOCTL_NOTIF_SEND, &response);
+}
+
+static bool is_fork(int number)
+{
+#ifdef SYS_fork
+    if (number == SYS_fork || number == SYS_vfork)
+        return true;
+#endif
+    return number == SYS_clone;
+}
+
+/* Watching a directory needs no right to read it, as far as Landlock goes. */
+static int serve_watch(const struct request *request, int *value)
+{
+    char path[4096], link[32];
+    uint32_t mask = (uint32_t)argument(request, 2);
+    int problem = read_string(request, argument(request, 1), path, sizeof path);
+    if (problem)
+        return problem;
+    int inotify = take_descriptor(request, (int)argument(request, 0));
+    if (inotify < 0)
+        return inotify;
+    int fd = open_path(request, AT_FDCWD, path, sizeof path, !(mask & IN_DONT_FOLLOW)), result = fd;
+    if (fd >= 0 && !is_readable_place(request->broker, fd)) {
+        result = -EACCES;
+    } else if (fd >= 0) {
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        *value = inotify_add_watch(inotify, link, mask & ~(uint32_t)IN_DONT_FOLLOW);
+        result = *value < 0 ? -errno : 0;
+    }
+    if (fd >= 0)
+        close(fd);
+    close(inotify);
+    return result;
+}
+
+/* Limits and scheduling of a process are the business of that process alone. Which argument says whose; the filter lets calls
+ * about "me" (0) pass without asking. */
+static const struct process_call {
+    int number;
+    signed char which, who;
+    uint64_t process; /* the value of which that means a process */
+} PROCESS_CALLS[] = {
+    {SYS_prlimit64, NONE, 0, 0},          {SYS_setpriority, 0, 1, 0 /* PRIO_PROCESS */},
+    {SYS_sched_setaffinity, NONE, 0, 0},  {SYS_sched_setscheduler, NONE, 0, 0},
+    {SYS_sched_setparam, NONE, 0, 0},     {SYS_sched_setattr, NONE, 0, 0},
+    {SYS_ioprio_set, 0, 1, 1 /* IOPRIO_WHO_PROCESS */},
+};
+
+static const struct process_call *find_process_call(int number)
+{
+    for (size_t i = 0; i < sizeof PROCESS_CALLS / sizeof *PROCESS_CALLS; i++)
+        if (PROCESS_CALLS[i].number == number)
+            return &PROCESS_CALLS[i];
+    return NULL;
+}
+
+static bool is_about_caller(const struct request *request, const struct process_call *call)
+{
+    uint32_t who = (uint32_t)argument(request, call->who);
+    if (call->which != NONE && (uint32_t)argument(request, call->which) != call->process)
+        return false;
+    return who == 0 || process_of(who) == process_of(request->notification.pid);
+}
+
 static void answer(const struct request *request, int result, int value)
 {
     struct seccomp_notif_resp response = {.id = request->notification.id, .val = result ? 0 : value, .error = result};
@@ -455,13 +527,24 @@ void broker_serve(struct broker *broker)
     if (ioctl(broker->listener, SECCOMP_IOCTL_NOTIF_RECV, &request.notification) < 0)
         return;
     int number = request.notification.data.nr, value = 0;
+    if (is_fork(number)) {
+        let_go_on(&request);
+        return;
+    }
     if (number == SYS_connect) {
         serve_connect_aside(&request);
         return;
     }
-    int result = -ENOSYS; /* also for what is supervised to be refused: setxattrat, file_setattr */
+    const struct process_call *process_call = find_process_call(number);
+    if (process_call && is_about_caller(&request, process_call)) {
+        let_go_on(&request);
+        return;
+    }
+    int result = process_call ? -EPERM : -ENOSYS; /* also for what is supervised to be refused: file_setattr */
     if (number == SYS_ioctl)
         result = serve_terminal(&request, &value);
+    if (number == SYS_inotify_add_watch)
+        result = serve_watch(&request, &value);
     for (size_t i = 0; i < sizeof CALLS / sizeof *CALLS; i++)
         if (CALLS[i].number == number)
             result = serve_metadata(&request, &CALLS[i]);

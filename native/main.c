@@ -140,7 +140,7 @@ static void restart_if_replaced(const struct start *start)
     char path[8400];
     struct stat now, before;
     snprintf(path, sizeof path, "%s/%s/%s", start->root, start->command ? "bin" : "sandbox",
-             start->command ? start->command : "exec");
+             start->command ? start->command : start->verify ? "verify" : "exec");
     if (stat(path, &now) < 0 || stat("/proc/self/exe", &before) < 0)
         fail_errno(NULL, "cannot look at %s", path);
     if (now.st_ino != before.st_ino || now.st_dev != before.st_dev) {
@@ -262,6 +262,7 @@ int main(int argc, char **argv)
         pass_through(&start);
     check_streams();
     load_plan(&start);
+    restart_if_replaced(&start); /* the plan may be for the newer one */
     check_place(&start);
     refresh_plan(&start);
     choose_working_directory(&start);

@@ -256,11 +256,11 @@ static void do_read_only(void)
 }
 
 /* Covers a path with an empty, read-only directory or with nothing to read. */
-static void do_mask(const char *path)
+static void do_mask(const char *path, uint64_t flags)
 {
     struct stat status;
     int fd = open_below_root(path, O_PATH);
-    if (fd < 0 && errno == ENOENT)
+    if (fd < 0 && errno == ENOENT && (flags & BIND_OPTIONAL))
         return;
     if (fd < 0 || fstat(fd, &status) < 0)
         fail_errno(NULL, "cannot hide %s", path);
@@ -322,9 +322,30 @@ static void do_loopback(void)
     close(fd);
 }
 
-static void bind_dynamic(const char *path, bool writable)
+/* A mount point cannot be renamed, but what holds it can: moved away and rebuilt, a writable directory would keep its name and
+ * give code inside the place of the box at the next start. So each directory on the way becomes a mount point as well. */
+static void pin_way_to(const char *path, const char *writable)
 {
-    do_bind(path, path, writable ? BIND_WRITABLE : 0);
+    char way[4096];
+    if (strlen(path) >= sizeof way || !is_below(path, writable))
+        return;
+    for (size_t i = strlen(writable) + 1; path[i]; i++) {
+        if (path[i] != '/')
+            continue;
+        memcpy(way, path, i);
+        way[i] = 0;
+        do_bind(way, way, BIND_WRITABLE);
+    }
+}
+
+static void bind_working_directory(const struct start *start)
+{
+    do_bind(start->cwd, start->cwd, start->write_cwd ? BIND_WRITABLE : 0);
+    for (uint32_t i = 0; start->write_cwd && i < start->plan.count; i++) {
+        const struct record *r = &start->plan.records[i];
+        if (r->op == OP_BIND || r->op == OP_MASK)
+            pin_way_to(record_string(r, r->op == OP_BIND), start->cwd);
+    }
 }
 
 void do_namespace_step(const struct start *start, const struct record *r)
@@ -352,15 +373,15 @@ void do_namespace_step(const struct start *start, const struct record *r)
         do_devpts(record_string(r, 0));
         break;
     case OP_MASK:
-        do_mask(record_string(r, 0));
+        do_mask(record_string(r, 0), record_int(r, 1));
         break;
     case OP_WORKDIR:
         if (start->show_cwd)
-            bind_dynamic(start->cwd, start->write_cwd);
+            bind_working_directory(start);
         break;
     case OP_SCRIPT:
         if (start->script)
-            bind_dynamic(start->script, false);
+            do_bind(start->script, start->script, 0);
         break;
     case OP_LOOPBACK:
         do_loopback();

@@ -31,6 +31,8 @@ static const char *skip_component(const char *path)
 
 static bool is_private_for(const char *path, const char *place, enum privacy privacy)
 {
+    if (privacy == PRIVATE_OWN || privacy == PRIVATE_BELOW)
+        return is_below(path, place);
     if (is_below(place, path))
         return true;
     if (!is_below(path, place))
@@ -72,6 +74,42 @@ static bool is_granted(const struct plan *plan, const char *path)
     return false;
 }
 
+/* A home is also what the caller's $HOME says, in containers and under sudo. */
+static bool is_in_named_home(const char *path)
+{
+    const char *home = getenv("HOME");
+    char *real = home && home[0] == '/' ? realpath(home, NULL) : NULL;
+    bool private = real && strcmp(real, "/") != 0 && is_private_for(path, real, PRIVATE_HOME);
+    free(real);
+    return private;
+}
+
+/* What a writable working directory must not hold: what runs outside, and without namespaces whatever is granted less. */
+static bool must_not_be_writable(const struct plan *plan, const struct record *r)
+{
+    bool namespaces = plan_find(plan, OP_NAMESPACES) != NULL;
+    switch (r->op) {
+    case OP_PRIVATE:
+        return record_int(r, 1) == PRIVATE_OWN;
+    case OP_ROOT:
+        return !namespaces;
+    case OP_RULE:
+        return !namespaces && !(record_int(r, 1) & LANDLOCK_WRITE_FILE);
+    default:
+        return false;
+    }
+}
+
+static void check_writable_working_directory(const struct start *start)
+{
+    for (uint32_t i = 0; i < start->plan.count; i++) {
+        const struct record *r = &start->plan.records[i];
+        if (must_not_be_writable(&start->plan, r) && is_below(record_string(r, 0), start->cwd))
+            fail(EXIT_OWN_FAILURE, "start somewhere else, or set working_directory to read in sandbox.json",
+                 "cannot make the working directory %s writable: it holds %s", start->cwd, record_string(r, 0));
+    }
+}
+
 /* The directory a person stands in is theirs to show, unless it is a home, a shared or a system directory. */
 void choose_working_directory(struct start *start)
 {
@@ -79,8 +117,11 @@ void choose_working_directory(struct start *start)
     start->cwd = getcwd(NULL, 0);
     if (!start->cwd || start->cwd[0] != '/' || !rule || record_int(rule, 0) == WORKDIR_NONE)
         return;
-    start->show_cwd = !is_granted(&start->plan, start->cwd) && !is_private(&start->plan, start->cwd);
-    start->write_cwd = record_int(rule, 0) == WORKDIR_WRITE;
+    start->show_cwd = !is_granted(&start->plan, start->cwd) && !is_private(&start->plan, start->cwd) &&
+                      !is_in_named_home(start->cwd);
+    start->write_cwd = start->show_cwd && record_int(rule, 0) == WORKDIR_WRITE;
+    if (start->write_cwd)
+        check_writable_working_directory(start);
 }
 
 /* The first operand of a Python command line that is a file: https://docs.python.org/3/using/cmdline.html */

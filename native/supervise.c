@@ -111,7 +111,7 @@ static void become_init(void)
         dup2(null, fd);
     if (null > 2)
         close(null);
-    drop_capabilities();
+    empty_capabilities();
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
@@ -125,8 +125,11 @@ static void die_with_launcher(int channel, bool namespaced)
 }
 
 /* Without a PID namespace: everything that descends from us, which orphans do too since we are their subreaper. */
-static void kill_descendants(void)
+static void kill_descendants(struct broker *broker)
 {
+    broker_close(broker); /* first of all nothing may multiply any more */
+    if (waitpid(-1, NULL, WNOHANG) < 0)
+        return;
     char path[64];
     snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
     for (;;) {
@@ -150,16 +153,16 @@ static void kill_descendants(void)
     }
 }
 
-static _Noreturn void end(int channel, const siginfo_t *info, bool namespaced)
+static _Noreturn void end(int channel, const siginfo_t *info, bool namespaced, struct broker *broker)
 {
     bool exited = info->si_code == CLD_EXITED;
     if (!namespaced)
-        kill_descendants();
+        kill_descendants(broker);
     send_message(channel, exited ? MESSAGE_EXITED : MESSAGE_KILLED, info->si_status, "");
     _exit(0);
 }
 
-static void reap(int channel, pid_t payload, bool namespaced)
+static void reap(int channel, pid_t payload, bool namespaced, struct broker *broker)
 {
     for (;;) {
         siginfo_t info = {0};
@@ -170,7 +173,7 @@ static void reap(int channel, pid_t payload, bool namespaced)
         if (info.si_code == CLD_STOPPED)
             send_message(channel, MESSAGE_STOPPED, info.si_status, "");
         else
-            end(channel, &info, namespaced);
+            end(channel, &info, namespaced, broker);
     }
 }
 
@@ -245,12 +248,12 @@ _Noreturn void run_init(const struct start *start, int channel)
     for (;;) {
         poll(watched, 2, -1);
         if (launcher_is_gone(launcher)) {
-            kill_descendants();
+            kill_descendants(broker);
             _exit(EXIT_OWN_FAILURE);
         }
         if (watched[1].revents && !broker) {
             int listener = receive_listener(link[0]);
-            broker = listener >= 0 ? broker_new(plan, listener) : NULL;
+            broker = listener >= 0 ? broker_new(start, listener) : NULL;
             watched[1].fd = listener;
         } else if (watched[1].revents & POLLIN) {
             broker_serve(broker);
@@ -259,7 +262,7 @@ _Noreturn void run_init(const struct start *start, int channel)
         }
         if (watched[0].revents)
             forward_from(signals, payload);
-        reap(channel, payload, namespaced);
+        reap(channel, payload, namespaced, broker);
     }
 }
 
@@ -290,7 +293,7 @@ static bool take_message(int channel, pid_t init, struct message *last)
         return false;
     if (message.kind == MESSAGE_STOPPED)
         stop_like(message.value, init);
-    else
+    else if (last->kind != MESSAGE_FAILED) /* the end of a payload that never started is not news */
         *last = message;
     return true;
 }

@@ -32,14 +32,14 @@ enum op {
     OP_BIND,          /* ssi   source, target, enum bind_flags */
     OP_PROC,          /* s */
     OP_DEVPTS,        /* s */
-    OP_MASK,          /* s     covered by nothing, if there */
+    OP_MASK,          /* si    covered by nothing; BIND_OPTIONAL: if it is there */
     OP_PIVOT,         /*       the new root becomes /, read-only */
     OP_LOOPBACK,      /*       lo up */
     OP_SEAL_USERNS,   /*       user.max_user_namespaces = 0 in here */
     OP_PAYLOAD,       /*       all that follows happens in the payload's own process */
     OP_KEYRING,       /*       join a session keyring that holds nothing; done outside */
     OP_RLIMIT,        /* iii   resource, soft, hard */
-    OP_LANDLOCK,      /* iiii  handled fs, handled net, scoped, restrict_self flags */
+    OP_LANDLOCK,      /* iiiii handled fs, handled net, scoped, restrict_self flags, fs handled only if a stream needs it */
     OP_RULE,          /* si    path, access */
     OP_RULE_OWN_PROC, /* i     access to /proc/self as a directory of this process only */
     OP_RULE_STDIO,    /* i     all rights known: standard streams may be opened again, in the mode that they have */
@@ -63,6 +63,8 @@ enum privacy {
     PRIVATE_TREE = 2,  /* also everything below it */
     PRIVATE_HOME = 3,  /* also its dot-directories */
     PRIVATE_HOMES = 4, /* its children are homes */
+    PRIVATE_OWN = 5,   /* it and what is below, and what holds it is never writable: vsbox itself runs from there */
+    PRIVATE_BELOW = 6, /* it and what is below: the box, which has rules of its own */
 };
 
 struct field {
@@ -140,7 +142,8 @@ void do_namespace_step(const struct start *start, const struct record *record);
 /* ---- confine.c: what the payload's process does to itself ---- */
 
 void do_payload_step(const struct start *start, const struct record *record);
-void drop_capabilities(void);
+void drop_capabilities(void); /* for good, also across exec */
+void empty_capabilities(void); /* of a process that never execs */
 _Noreturn void execute(const struct start *start);
 int take_listener(void); /* the seccomp listener made by OP_SECCOMP, or -1 */
 
@@ -153,8 +156,9 @@ int run_outside(struct start *start, int *signal_out);
 
 /* ---- broker.c: metadata and UNIX sockets where Landlock does not reach ---- */
 struct broker;
-struct broker *broker_new(const struct plan *plan, int listener);
+struct broker *broker_new(const struct start *start, int listener);
 void broker_serve(struct broker *broker); /* answers one notification */
+void broker_close(struct broker *broker);
 
 /* ---- probe.c ---- */
 int probe_main(int argc, char **argv);
@@ -179,6 +183,7 @@ int sys_landlock_restrict_self(int ruleset, uint32_t flags);
 int sys_seccomp(unsigned operation, unsigned flags, void *arguments);
 long sys_keyctl(int operation, unsigned long first, unsigned long second);
 
+#define LANDLOCK_WRITE_FILE 2
 #define PROBE_OPTION 0x76736278 /* prctl(2) option that only our seccomp filter knows: src/vsbox/seccomp/program.py */
 #define PROBE_ERRNO 4004
 #define ATTRIBUTE_RDONLY 0x1

@@ -44,7 +44,8 @@ def choose(name: str, facts: HostFacts) -> Choice:
         for backend, missing in passed_over
     )
     hints = [item.remedy for _, missing in passed_over for item in missing if item.remedy]
+    what = "confine anything" if name == "auto" else f"use backend {name}"
     raise CannotEnforceError(
-        f"cannot confine anything on this machine: {reasons}",
+        f"cannot {what} on this machine: {reasons}",
         hint=f"{hints[0]} (details: vsbox doctor)" if hints else "details: vsbox doctor",
     )

@@ -7,6 +7,7 @@ from typing import Final
 from vsbox.backends.interface import Backend, Missing
 from vsbox.host.facts import HostFacts
 from vsbox.plan.model import Tier
+from vsbox.seccomp import MACHINES
 
 REMEDIES: Final = {
     "ENOSYS": "Linux 5.13 or newer with CONFIG_SECURITY_LANDLOCK",
@@ -18,6 +19,8 @@ def missing(facts: HostFacts) -> tuple[Missing, ...]:
     """Return what this machine does not offer for it."""
     if facts.system != "Linux":
         return (Missing("Linux"),)
+    if facts.machine not in MACHINES:
+        return (Missing(f"a processor whose system calls are known (this one: {facts.machine})"),)
     lacking = []
     if not facts.landlock_abi:
         answer = facts.probes.get("landlock", "not probed")

@@ -7,6 +7,7 @@ from typing import Final
 from vsbox.backends.interface import Backend, Missing
 from vsbox.host.facts import HostFacts
 from vsbox.plan.model import Tier
+from vsbox.seccomp import MACHINES
 
 REMEDIES: Final = {
     ("user_namespace", "EPERM"): "sysctl -w kernel.unprivileged_userns_clone=1",
@@ -32,6 +33,8 @@ def missing(facts: HostFacts) -> tuple[Missing, ...]:
     """Return what this machine does not offer for it."""
     if facts.system != "Linux":
         return (Missing("Linux"),)
+    if facts.machine not in MACHINES:
+        return (Missing(f"a processor whose system calls are known (this one: {facts.machine})"),)
     return tuple(
         Missing(f"{what} ({answer})", REMEDIES.get((probe, answer), ""))
         for probe, what in NEEDED.items()

@@ -9,9 +9,12 @@ import sys
 
 from vsbox.box.layout import Layout, open_box
 from vsbox.box.store import load_policy, locked, store
-from vsbox.box.sync import refresh_launcher, sync_launchers
+from vsbox.box.sync import VALID_NAME, refresh_launcher, sync_launchers
 from vsbox.errors import VsboxError
 from vsbox.host.collect import watch
+
+
+MOST_NOTICES = 20
 
 
 def compile_box(layout: Layout) -> None:
@@ -31,11 +34,15 @@ def sync_box(layout: Layout) -> None:
         policy = load_policy(layout)
         synced = sync_launchers(layout, policy)
         store(layout, policy)
-    for held in synced.held_back:
+    # What a person may have wanted first, curiosities last.
+    notices = sorted(synced.held_back, key=lambda held: VALID_NAME.fullmatch(held.name) is None)
+    for held in notices[:MOST_NOTICES]:
         sys.stderr.write(
             f"vsbox: no launcher for {held.name!r}: {held.reason}\n"
             f"       to have it all the same: vsbox expose {layout.root} {held.name!r}\n"
         )
+    if len(synced.held_back) > MOST_NOTICES:
+        sys.stderr.write(f"vsbox: and {len(synced.held_back) - MOST_NOTICES} more that got no launcher\n")
 
 
 ACTIONS = {"compile": compile_box, "sync": sync_box}

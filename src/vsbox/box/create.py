@@ -8,10 +8,12 @@ import re
 import secrets
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -88,33 +90,58 @@ def _grow_environment(target: Path, python: str | None, *, pip: bool) -> Interpr
     """
     import virtualenv
 
-    arguments = ["--activators", "", "--no-periodic-update", "--no-vcs-ignore", str(target)]
-    arguments += [] if pip else ["--no-pip"]
+    def plan(candidate: str, *options: str) -> virtualenv.run.Session:
+        arguments = ["--activators", "", "--no-periodic-update", "--no-vcs-ignore", "-p", candidate]
+        return virtualenv.session_via_cli([*arguments, *options, str(target)], setup_logging=False)
+
     try:
-        session = None
-        for candidate in _candidates(python):
-            with contextlib.suppress(RuntimeError):
-                session = virtualenv.session_via_cli([*arguments, "-p", candidate], setup_logging=False)
-                break
-        if session is None:
-            raise RuntimeError("no such interpreter")
-        found = session.interpreter.system_executable or session.interpreter.executable
-        real = os.path.realpath(found)
-        if real != found:
-            session = virtualenv.session_via_cli([*arguments, "-p", real], setup_logging=False)
-        info = session.interpreter
-        if tuple(info.version_info[:2]) < OLDEST:
-            raise InterpreterError(
-                f"cannot use {info.executable}: it is Python {info.version_str}",
-                hint="boxes take Python 3.8 and newer",
-            )
-        session.run()
+        info = _find_interpreter(python, plan)
+        real = os.path.realpath(info.system_executable or info.executable)
+        seeded = pip and _can_seed(real, plan)
+        plan(real, *([] if seeded else ["--no-seed"])).run()
+        if pip and not seeded:
+            _install_pip(target)
     except (RuntimeError, SystemExit, ValueError) as error:
         raise InterpreterError(
             f"cannot make an environment with {python or 'this Python'}: {str(error).strip()}",
             hint="name an interpreter by version, name or path: vsbox -p 3.12 DIR",
         ) from error
     return _interpreter_of(info)
+
+
+def _find_interpreter(python: str | None, plan: Callable[..., Any]) -> Any:
+    """Return virtualenv's knowledge of the base interpreter that was asked for."""
+    failure: Exception | None = None
+    for candidate in _candidates(python):
+        try:
+            info = plan(candidate, "--no-seed").interpreter
+        except RuntimeError as error:
+            failure = failure or error
+            continue
+        if tuple(info.version_info[:2]) < OLDEST:
+            raise InterpreterError(
+                f"cannot use {info.executable}: it is Python {info.version_str}",
+                hint="boxes take Python 3.8 and newer",
+            )
+        return info
+    raise RuntimeError(str(failure) or "no such interpreter")
+
+
+def _can_seed(python: str, plan: Callable[..., Any]) -> bool:
+    """Tell whether virtualenv brings pip for this Python; newer releases leave old ones out."""
+    try:
+        plan(python)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _install_pip(target: Path) -> None:
+    """Install the pip that came with the base Python; the environment is still only ours."""
+    program = [str(target / "bin" / "python"), "-I", "-m", "ensurepip", "--default-pip"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"it has no pip: {done.stderr.strip().splitlines()[-1:]}")
 
 
 def _candidates(python: str | None) -> Iterator[str]:
@@ -144,7 +171,8 @@ def _interpreter_of(info: object) -> Interpreter:
     trees = {tree for tree in trees if not any(tree != other and is_below(tree, other) for other in trees)}
     if not any(is_below(executable, tree) for tree in trees):
         trees.add(executable)
-    return Interpreter(executable, str(getattr(info, "version_str", "")), tuple(sorted(trees)))
+    libraries = sorted(os.path.realpath(path) for path in stdlib if path)
+    return Interpreter(executable, str(getattr(info, "version_str", "")), tuple(sorted(trees)), tuple(libraries))
 
 
 def _name_public_place(inside: Path, root: Path) -> None:

@@ -21,6 +21,7 @@ from vsbox.host.facts import HostFacts
 from vsbox.plan.compile import compile_plan
 from vsbox.plan.encode import encode
 from vsbox.plan.model import BoxFacts, Interpreter, Plan
+from vsbox.plan.steps import printable
 from vsbox.plan.system import candidates
 from vsbox.policy.document import SCHEMA_NAME, parse, render, schema
 from vsbox.policy.grants import grants_of
@@ -29,8 +30,10 @@ from vsbox.policy.model import Policy
 VERIFY_SECONDS = 60
 
 
-def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = False) -> None:
     """Replace a file as a whole: whoever reads it sees the old content or the new.
+
+    ``durable``: also after a power cut.
 
     Raises:
         OSError: nothing was changed.
@@ -40,6 +43,8 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
+            if durable:
+                os.fsync(file.fileno())
             os.fchmod(file.fileno(), mode)  # type: ignore[attr-defined,unused-ignore]
         os.replace(name, path)  # noqa: PTH105 - both ends as mkstemp gave them
     except BaseException:
@@ -75,7 +80,7 @@ def load_policy(layout: Layout) -> Policy:
 def save_policy(layout: Layout, policy: Policy) -> None:
     """Write ``sandbox.json`` and the schema beside it."""
     write_atomically(layout.sandbox / SCHEMA_NAME, msgspec.json.format(msgspec.json.encode(schema())))
-    write_atomically(layout.policy, render(policy))
+    write_atomically(layout.policy, render(policy), durable=layout.policy.exists())
 
 
 def load_interpreter(layout: Layout) -> Interpreter:
@@ -140,7 +145,7 @@ def summary(policy: Policy, plan: Plan) -> str:
     for row in plan.receipt.rows:
         if row.state in {"degraded", "open by policy"}:
             lines.append(f"  {row.state:15} {row.aspect.value}: {row.asked}")
-    return "\n".join("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in lines)
+    return "\n".join(map(printable, lines))
 
 
 def _prove(layout: Layout) -> None:

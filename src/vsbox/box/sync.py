@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Final
 
 from vsbox.box.layout import Layout
+from vsbox.errors import BoxError
 from vsbox.host.collect import find_launcher
 from vsbox.policy.model import Policy
 
 VALID_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}", re.ASCII)
 PYTHON_NAME: Final = re.compile(r"(python|pip|pypy|easy_install|wheel)[0-9.]*", re.ASCII)
+MOST_COMMANDS: Final = 4000
 OWN_LAUNCHERS: Final = ("python-sandboxed", "shell")
 RESERVED: Final = frozenset({*OWN_LAUNCHERS, "vsbox"})
 ACTIVATION: Final = re.compile(r"activate(_sandboxed)?(\..*)?|deactivate.*", re.ASCII | re.IGNORECASE)
@@ -49,12 +51,16 @@ class Synced:
 def list_names(directory: Path) -> tuple[str, ...]:
     """Return the names of files and links in a directory that code inside controls.
 
-    A link in the directory's own place is not followed: then there are no names.
+    Raises:
+        BoxError: it is not there, or a link in its place, which is not followed.
     """
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
-    except OSError:
-        return ()
+    except OSError as error:
+        raise BoxError(
+            f"cannot list the commands of {directory.parent.parent}: {error.strerror}; launchers stay as they are",
+            hint=f"code inside broke its environment; start over: vsbox --clear {directory.parent.parent}",
+        ) from error
     try:
         with os.scandir(descriptor) as entries:
             return tuple(sorted(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)))
@@ -157,7 +163,10 @@ def sync_launchers(layout: Layout, policy: Policy) -> Synced:
     search = tuple(os.environ.get("PATH", "").split(":"))
     held_back: list[HeldBack] = []
     wanted = set(OWN_LAUNCHERS)
-    for name in list_names(layout.inside / "bin"):
+    names = list_names(layout.inside / "bin")
+    for name in names[MOST_COMMANDS:]:
+        held_back.append(HeldBack(name, f"a box has at most {MOST_COMMANDS} commands"))
+    for name in names[:MOST_COMMANDS]:
         if ACTIVATION.fullmatch(name) or name in OWN_LAUNCHERS:
             continue
         reason = _reason_to_hold_back(name, layout, policy, search)
@@ -166,7 +175,9 @@ def sync_launchers(layout: Layout, policy: Policy) -> Synced:
         else:
             wanted.add(name)
     present = {entry.name for entry in layout.bin.iterdir() if _is_launcher(entry, layout.launcher)}
-    added, removed = sorted(wanted - present), sorted(present - wanted)
+    # Python's own names stay even where code inside removed them: an activated shell would else find the host's.
+    kept = {name for name in present if PYTHON_NAME.fullmatch(name)}
+    added, removed = sorted(wanted - present), sorted(present - wanted - kept)
     for name in added:
         _make(layout, layout.bin / name)
     for name in removed:

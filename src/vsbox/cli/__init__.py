@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import signal
 import sys
 
 import click
 
 from vsbox import __version__
-from vsbox.errors import VsboxError
+from vsbox.errors import UsageError, VsboxError
 
 COMMANDS = {
     "create": "vsbox.cli.create",
@@ -22,6 +23,21 @@ COMMANDS = {
     "sync": "vsbox.cli.sync",
     "completion": "vsbox.cli.completion",
 }
+
+
+PLANNED = ("wrap", "unwrap", "list", "inspect", "kill", "learn", "report", "diff", "apparmor", "run", "python")
+
+
+def _refuse_slip(word: str) -> None:
+    """Refuse to make a box whose name is almost a command: nobody means that without saying so."""
+    if "/" in word or word.startswith("-"):
+        return
+    hint = f"to make a box of that name: vsbox create {word}"
+    if word in PLANNED:
+        raise UsageError(f"no command {word!r} in this version", hint=hint)
+    close = difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.75)
+    if close:
+        raise UsageError(f"no command {word!r}: did you mean {close[0]!r}?", hint=hint)
 
 
 class LazyGroup(click.Group):
@@ -43,6 +59,7 @@ class LazyGroup(click.Group):
         """Let ``vsbox DIR`` mean ``vsbox create DIR``."""
         own = {"--help", "-h", "--version"}
         if args and args[0] not in COMMANDS and args[0] not in own:
+            _refuse_slip(args[0])
             args = ["create", *args]
         return super().parse_args(ctx, args)
 

@@ -67,6 +67,8 @@ def _named(policy: Policy) -> set[str]:
 
 def _denied(policy: Policy, path: str) -> Policy:
     rest = without(policy, path)
+    hidden = tuple(other for other in rest.hidden_paths if not is_below(other, path))
+    rest = msgspec.structs.replace(rest, hidden_paths=hidden)
     above = most_specific(grants_of(rest), path)
     if above is not None and above.access is not Access.HIDDEN and is_below(path, above.path):
         return with_path(rest, "hidden_paths", resolve_grant(path))

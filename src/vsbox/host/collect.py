@@ -8,6 +8,7 @@ import pwd
 import stat
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -81,6 +82,15 @@ def user_home() -> str:
         return os.path.realpath(os.environ.get("HOME", "/"))
 
 
+def own_paths() -> tuple[str, ...]:
+    """Return what the outside half executes and imports: this package, its libraries, its interpreter."""
+    libraries = [path for name, path in sysconfig.get_paths().items() if name.endswith(("lib", "stdlib"))]
+    environment = [f"{sys.prefix}/pyvenv.cfg", str(Path(sys.executable).parent)] if sys.prefix != sys.base_prefix else []
+    package = str(Path(__file__).resolve().parent.parent)
+    every = (package, *libraries, *environment, sys.executable, os.path.realpath(sys.executable))
+    return tuple(sorted({os.path.realpath(path) for path in every} | {sys.executable}))
+
+
 def collect(paths: Iterable[str] = (), *, watched: Iterable[str] = ()) -> HostFacts:
     """Return the facts of this machine, with what is at ``paths`` and the identity of ``watched``."""
     if not sys.platform.startswith("linux"):
@@ -97,6 +107,6 @@ def collect(paths: Iterable[str] = (), *, watched: Iterable[str] = ()) -> HostFa
         paths={path: look_at(path) for path in (*paths, *index.paths)},
         watched=tuple(watch(path) for path in (str(LAUNCHER), *watched, *config_files)),
         index=index,
-        own_paths=(str(Path(__file__).resolve().parent.parent), os.path.realpath(sys.prefix)),
+        own_paths=own_paths(),
         compiler=(sys.executable, "-I", "-m", "vsbox.box"),
     )

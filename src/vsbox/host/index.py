@@ -64,8 +64,11 @@ def _values(path: str) -> Iterator[str]:
 def _local_paths(value: str, home: str) -> Iterator[str]:
     for word in value.split():
         is_url = word.startswith("file:")
-        path = unquote(urlsplit(word).path) if is_url else word
-        if not path.startswith("/"):
+        try:
+            path = unquote(urlsplit(word).path) if is_url else word
+        except ValueError:  # not a URL: pip will say so
+            continue
+        if not path.startswith("/") or "\0" in path:
             continue
         real = os.path.realpath(path)
         # A mirror on disk keeps its files beside the index of names: ROOT/simple, ROOT/packages.

@@ -54,7 +54,8 @@ def _files(s: Situation) -> Answer:
 
 
 def _truncate(s: Situation) -> Answer:
-    return _layers(("namespaces", s.namespaces), ("landlock", s.abi >= 3))
+    broker = not s.namespaces and s.broker
+    return _layers(("namespaces", s.namespaces), ("landlock", s.abi >= 3 and not broker), ("seccomp broker", broker))
 
 
 def _metadata(s: Situation) -> Answer:
@@ -87,11 +88,7 @@ def _network(s: Situation) -> Answer:
 
 
 def _unix_sockets(s: Situation) -> Answer:
-    return _layers(
-        ("namespaces", s.namespaces),
-        ("landlock", s.abi >= 9),
-        ("seccomp broker", not s.namespaces and s.broker),
-    )
+    return _layers(("landlock", s.abi >= 9), ("seccomp broker", s.abi < 9 and s.broker))
 
 
 def _abstract_sockets(s: Situation) -> Answer:
@@ -167,6 +164,7 @@ def _note(aspect: Aspect, situation: Situation) -> str:
     if situation.namespaces:
         return ""
     return {
+        Aspect.FILES: "size, dates and link target of any path can be read, content cannot",
         Aspect.SHARED_MEMORY: "/dev/shm is closed: multiprocessing locks need allow_degraded shared-memory",
         Aspect.NETWORK: "localhost is closed as well" if situation.offline else "",
         Aspect.PROCESSES: "that a process number exists can be seen, nothing about it",

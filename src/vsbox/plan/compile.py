@@ -7,6 +7,7 @@ granted directory for a link and wait for the next start.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Final
@@ -22,7 +23,7 @@ from vsbox.plan.steps import BIND_DEVICE, BIND_OPTIONAL, BIND_PLAIN, BIND_WRITAB
 from vsbox.policy.grants import Access, Grant, grants_of, is_below
 from vsbox.policy.model import Aspect, Policy
 from vsbox.policy.presets import with_preset
-from vsbox.seccomp import FilterSpec, build_filter
+from vsbox.seccomp import MACHINES, FilterSpec, build_filter
 
 # clone(2)
 CLONE_NEWNS: Final = 0x00020000
@@ -38,14 +39,18 @@ RLIMITS: Final = (("cpu_seconds", 0), ("file_bytes", 1), ("processes", 6), ("ope
 
 ROOT_BYTES: Final = 16 << 20
 WORKDIR_MODES: Final = {"none": 0, "read": 1, "write": 2}
+# Landlock asks for the right to truncate at every open, as an option, and climbs to the root where a rule lacks it: a third
+# of the price of opening a file. It may be given where something else refuses to truncate: read-only mounts, or the
+# filter (O_TRUNC without writing) and the broker (truncate(2)).
+READ_EARLY: Final = landlock.READ | landlock.TRUNCATE
 METADATA_CALLS: Final = frozenset(
     {
         "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat",
-        "utime", "utimes", "futimesat", "utimensat", "setxattr", "lsetxattr", "fsetxattr",
-        "removexattr", "lremovexattr", "fremovexattr", "setxattrat", "removexattrat",
-        "file_setattr",
+        "utime", "utimes", "futimesat", "utimensat", "file_setattr", "truncate", "inotify_add_watch",
     }
 )  # fmt: skip
+# With init gone or ending, nobody answers these: what is left cannot multiply while it is being killed.
+FORK_CALLS: Final = frozenset({"clone", "fork", "vfork"})
 SOCKET_CALLS: Final = frozenset({"connect"})
 
 
@@ -62,6 +67,7 @@ class Compiler:
         self.by_path = {grant.path: grant for grant in self.grants}
         self.prefix = box.root if self.namespaces else box.inside
         self.known_fs = landlock.known_fs(facts.landlock_abi)
+        self.read = READ_EARLY if self.namespaces or self.situation.broker else landlock.READ
 
     # ---- checks ----
 
@@ -76,6 +82,11 @@ class Compiler:
             raise CannotEnforceError(
                 "cannot use mode 'log': it needs the audit hook, which this version does not have",
                 hint='set "mode": "enforce" in sandbox.json',
+            )
+        if self.facts.machine not in MACHINES:
+            raise CannotEnforceError(
+                f"cannot filter system calls on architecture {self.facts.machine!r}: their numbers are not known",
+                hint=f"known: {', '.join(sorted(MACHINES))}",
             )
         if self.policy.venv_root != self.box.root:
             raise PolicyError(
@@ -128,9 +139,9 @@ class Compiler:
     def _check_own_path(self, path: str) -> None:
         """Law 1: what the outside half executes must not be writable from inside."""
         for grant in self.grants:
-            if grant.access is Access.WRITE and is_below(path, grant.path):
+            if grant.access is Access.WRITE and (is_below(path, grant.path) or is_below(grant.path, path)):
                 raise PolicyError(
-                    f"cannot grant {grant.path} for writing: vsbox itself is installed below it, in {path}",
+                    f"cannot grant {grant.path} for writing: vsbox itself runs from {path}",
                     hint="install vsbox elsewhere, or grant a directory that does not hold it",
                 )
 
@@ -151,7 +162,8 @@ class Compiler:
         yield steps.Kernel(self.facts.kernel)
         yield steps.Compiler(self.facts.compiler)
         for file in self.facts.watched:
-            yield steps.Watch(file.path, file.device, file.inode, file.size, file.mtime_ns)
+            # a file may be from before 1970: two's complement, as the launcher computes it
+            yield steps.Watch(file.path, file.device, file.inode, file.size, file.mtime_ns & (1 << 64) - 1)
         yield steps.Commands(self.box.commands_mtime_ns)
         yield steps.Alias("python-sandboxed", f"{self.prefix}/bin/python")
         yield steps.Alias("shell", self._shell())
@@ -160,6 +172,9 @@ class Compiler:
         yield steps.Home(self.box.home)
         for path, kind in (*system.PRIVATE_PLACES, (self.facts.home, system.PRIVATE_HOME)):
             yield steps.Private(path, kind)
+        yield steps.Private(self.box.root, system.PRIVATE_BELOW)
+        for path in self.facts.own_paths:
+            yield steps.Private(path, system.PRIVATE_OWN)
         for grant in self.grants:
             if grant.access is Access.HIDDEN:
                 yield steps.Private(grant.path, system.PRIVATE_TREE)
@@ -196,7 +211,8 @@ class Compiler:
         yield from self._system_trees()
         yield steps.ReadOnly()
         yield steps.Proc("/proc")
-        yield from map(steps.Mask, system.MASKED)
+        masked = (*system.MASKED, *(system.MASKED_FROM_ROOT if self.facts.uid == 0 else ()))
+        yield from (steps.Mask(path, BIND_OPTIONAL) for path in masked)
         yield from self._devices()
         yield steps.Tmpfs("/tmp", self.policy.limits.tmp_bytes, 0o1777)
         yield steps.Directory("/run")
@@ -242,12 +258,34 @@ class Compiler:
         binds[self.box.home] = steps.Bind(self.box.home, self.box.home, BIND_WRITABLE)
         for grant in self.grants:
             binds[grant.path] = self._bind_grant(grant)
+        for path in self._pinned(set(binds)):
+            binds[path] = steps.Bind(path, path, BIND_WRITABLE)
         for path in sorted(binds, key=lambda path: path.split("/")):
             yield binds[path]
 
+    def _pinned(self, bound: set[str]) -> set[str]:
+        """Return the directories between a writable grant and something less writable below it.
+
+        A mount point cannot be renamed, but what holds it can: moved away and rebuilt, it would
+        give code inside the place of the box, or of what is hidden, at the next start. So each
+        directory on the way becomes a mount point as well.
+        """
+        return {
+            str(parent)
+            for path in bound
+            for parent in PurePosixPath(path).parents
+            if str(parent) not in bound and self._is_writable(parent)
+        }
+
+    def _is_writable(self, path: PurePosixPath) -> bool:
+        """Tell whether the most specific grant that holds ``path`` allows writing."""
+        holding = (self.by_path.get(str(parent)) for parent in (path, *path.parents))
+        nearest = next((grant for grant in holding if grant), None)
+        return nearest is not None and nearest.access is Access.WRITE
+
     def _bind_grant(self, grant: Grant) -> Step:
         if grant.access is Access.HIDDEN:
-            return steps.Mask(grant.path)
+            return steps.Mask(grant.path, 0)
         device = BIND_DEVICE if self.facts.path(grant.path).kind == "device" else 0
         return steps.Bind(
             grant.path, grant.path, device | (BIND_WRITABLE if grant.access is Access.WRITE else 0)
@@ -282,22 +320,27 @@ class Compiler:
         abi = self.facts.landlock_abi
         closes_network = self.situation.offline and not self.namespaces
         net = landlock.known_net(abi) if closes_network else 0
-        yield steps.Landlock(self.known_fs, net, landlock.known_scopes(abi), 0)
+        lazy = READ_EARLY & self.known_fs if self.namespaces else 0
+        yield steps.Landlock(self.known_fs, net, landlock.known_scopes(abi), 0, lazy)
         rules = self._rules_in_own_root() if self.namespaces else self._rules_on_host()
         for path, access in rules:
-            yield steps.Rule(path, access & self.known_fs)
+            is_file = self.facts.path(path).kind in {"file", "device"}
+            yield steps.Rule(path, access & self.known_fs & (landlock.FILE if is_file else ~0))
         if not self.namespaces:
             yield steps.RuleOwnProc(landlock.READ & self.known_fs)
         yield steps.RuleStdio(self.known_fs)
         mode = WORKDIR_MODES[self.policy.working_directory or "none"]
-        access = landlock.WRITE if mode == WORKDIR_MODES["write"] else landlock.READ
+        access = landlock.WRITE if mode == WORKDIR_MODES["write"] else self.read
         yield steps.Workdir(mode, access & self.known_fs)
-        yield steps.Script(landlock.READ & self.known_fs)
+        yield steps.Script(self.read & self.known_fs)
         yield steps.Restrict()
 
     def _rules_in_own_root(self) -> Iterator[tuple[str, int]]:
         """Mounts decide what can be seen; these say once more where writing may happen at all."""
         yield "/", landlock.READ
+        for path in (*system.TREES, *self._support_paths()):
+            if self.facts.path(path).real == path and self.facts.path(path).kind == "directory":
+                yield path, READ_EARLY
         yield "/dev", landlock.DEVICE
         yield "/dev/shm", landlock.WRITE
         yield "/tmp", landlock.WRITE
@@ -307,27 +350,27 @@ class Compiler:
         for path in (*system.TREES, *system.ETC, *system.KERNEL_VIEWS, *system.SHARED_PROC):
             fact = self.facts.path(path)
             if fact.kind != "missing" and (fact.real == path or path not in system.TREES):
-                yield fact.real, landlock.READ
+                yield fact.real, self.read
         for name in (*system.DEVICES, "ptmx"):
             fact = self.facts.path(f"/dev/{name}")
             if fact.kind == "device":
                 yield fact.real, landlock.DEVICE
         if Aspect.SHARED_MEMORY in self.policy.allow_degraded:
             yield "/dev/shm", landlock.WRITE
-        for path in self._support_paths():
-            yield path, landlock.READ
-        yield f"{self.box.root}/bin", landlock.READ
+        for path in (*self.box.interpreter.libraries, *self._support_paths()):
+            yield path, self.read
+        yield f"{self.box.root}/bin", self.read
         yield from self._writable_rules(self.box.inside)
         for grant in self.grants:
             if grant.access is Access.READ:
-                yield grant.path, landlock.READ
+                yield grant.path, self.read
 
     def _writable_rules(self, packages: str) -> Iterator[tuple[str, int]]:
         for path in self._writable_trees(packages):
             device = self.facts.path(path).kind == "device"
             yield path, landlock.DEVICE if device else landlock.WRITE
         if self.policy.packages != "write" and not self.namespaces:
-            yield packages, landlock.READ
+            yield packages, self.read
 
     def _writable_trees(self, packages: str) -> Iterator[str]:
         if self.policy.packages == "write":
@@ -340,7 +383,7 @@ class Compiler:
     def _seccomp(self) -> Iterator[Step]:
         supervised = self._supervised()
         if supervised:
-            for path in self._writable_trees(self.box.inside):
+            for path in self._places_for_broker():
                 yield steps.Writable(path)
         # A datagram socket can send to any path without connecting: no call that a broker could see.
         unix_types = {"stream", "seqpacket", *(("dgram",) if "connect" not in supervised else ())}
@@ -349,19 +392,26 @@ class Compiler:
             families = {"unix"}
         spec = FilterSpec(
             machine=self.facts.machine,
-            box_id=fnv1a64(self.box.root.encode("utf-8", "surrogateescape")),
+            box_id=fnv1a64(os.fsencode(self.box.root)),
             families=frozenset(families),
             unix_types=frozenset(unix_types),
             supervised=supervised,
-            supervised_terminals=bool(supervised),
+            supervisor=bool(supervised) and not self.namespaces,
             ipc_denied=not self.namespaces,
+            xattrs_denied=not self.namespaces,
         )
         yield steps.Seccomp(build_filter(spec), int(bool(supervised)))
 
     def _supervised(self) -> frozenset[str]:
-        if self.namespaces or not self.situation.broker:
+        if not self.situation.broker:
             return frozenset()
-        return METADATA_CALLS | (SOCKET_CALLS if self.facts.landlock_abi < 9 else frozenset())
+        sockets = SOCKET_CALLS if self.facts.landlock_abi < 9 else frozenset()
+        return sockets if self.namespaces else METADATA_CALLS | FORK_CALLS | sockets
+
+    def _places_for_broker(self) -> Iterator[str]:
+        if self.namespaces:
+            yield from ("/tmp", "/dev/shm")
+        yield from self._writable_trees(self.box.root if self.namespaces else self.box.inside)
 
 
 def compile_plan(policy: Policy, facts: HostFacts, box: BoxFacts, tier: Tier) -> Plan:

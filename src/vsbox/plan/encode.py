@@ -35,6 +35,8 @@ def _encode_field(value: object) -> bytes:
     match value:
         case int():
             return struct.pack("<Q", value)
+        case str() if "\0" in value:
+            raise ValueError(f"cannot encode {value!r} into a plan: it holds a NUL byte")
         case str():
             return os.fsencode(value) + b"\0"
         case bytes():

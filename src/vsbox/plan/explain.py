@@ -76,9 +76,17 @@ def _rule_for(place: str, path: str, policy: Policy, box: BoxFacts, facts: HostF
     return "kernel interface that programs read"
 
 
+def _is_outside_half(path: str, box: BoxFacts) -> bool:
+    """Tell whether this is what code inside does not see: it sees ``inside`` in the box's place."""
+    outside = ("bin", "sandbox", "pyvenv.cfg", ".gitignore")
+    return any(is_below(path, f"{box.root}/{name}") for name in outside)
+
+
 def decide(path: str, plan: Plan, policy: Policy, box: BoxFacts, facts: HostFacts) -> Decision:
     """Return what code inside may do at ``path``; the working directory of a start is not counted."""
     namespaces = plan.receipt.tier == Tier.NAMESPACES.value
+    if _is_outside_half(path, box):
+        return Decision(path, Access.HIDDEN, "the outside half of the box, which code inside never writes")
     found = _from_mounts(plan, path) if namespaces else _from_rules(plan, path)
     if found is None:
         return Decision(path, Access.HIDDEN, NOT_GRANTED)

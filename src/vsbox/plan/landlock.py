@@ -57,6 +57,8 @@ WRITE: Final = (
     | REFER
     | TRUNCATE
 )
+FILE: Final = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV | RESOLVE_UNIX
+"""Rights that mean something for a file; the kernel refuses others there."""
 DEVICE: Final = READ_FILE | WRITE_FILE | READ_DIR | TRUNCATE | IOCTL_DEV
 
 

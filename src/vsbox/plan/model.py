@@ -19,11 +19,16 @@ class Tier(str, enum.Enum):
 
 
 class Interpreter(msgspec.Struct, frozen=True):
-    """The base Python of a box; ``trees`` are the directories it runs from."""
+    """The base Python of a box: ``trees`` are the directories it runs from, ``libraries`` the standard library.
+
+    The library gets a rule of its own in the Landlock-only tier: the kernel climbs from a file to the
+    first rule that decides, and imports open many files.
+    """
 
     executable: str
     version: str
     trees: tuple[str, ...]
+    libraries: tuple[str, ...] = ()
 
 
 class BoxFacts(msgspec.Struct, frozen=True):

@@ -16,6 +16,11 @@ BIND_OPTIONAL = 4
 BIND_PLAIN = 8
 
 
+def printable(text: str) -> str:
+    """Return text on one line, control characters made visible."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
 class Step(msgspec.Struct, frozen=True):
     """One thing that the launcher does."""
 
@@ -23,6 +28,9 @@ class Step(msgspec.Struct, frozen=True):
 
     def describe(self) -> str:
         """Return one line for people."""
+        return printable(self._text())
+
+    def _text(self) -> str:
         fields = " ".join(map(str, msgspec.structs.astuple(self)))
         return f"{type(self).__name__.lower()} {fields}".rstrip()
 
@@ -94,8 +102,7 @@ class Namespaces(Step, frozen=True):
     CODE: ClassVar[int] = 9
     flags: int
 
-    def describe(self) -> str:
-        """Return the flags in hexadecimal, as strace prints unknown ones."""
+    def _text(self) -> str:
         return f"namespaces {self.flags:#x}"
 
 
@@ -107,8 +114,7 @@ class Tmpfs(Step, frozen=True):
     size: int
     mode: int
 
-    def describe(self) -> str:
-        """Return target, size and mode."""
+    def _text(self) -> str:
         return f"tmpfs {self.target} size={self.size} mode={self.mode:o}"
 
 
@@ -126,8 +132,7 @@ class Symlink(Step, frozen=True):
     path: str
     text: str
 
-    def describe(self) -> str:
-        """Return the link as ls prints it."""
+    def _text(self) -> str:
         return f"symlink {self.path} -> {self.text}"
 
 
@@ -139,8 +144,7 @@ class Bind(Step, frozen=True):
     target: str
     flags: int
 
-    def describe(self) -> str:
-        """Return mode and path, the source only where it differs."""
+    def _text(self) -> str:
         mode = "rw" if self.flags & BIND_WRITABLE else "ro"
         origin = "" if self.source == self.target else f" from {self.source}"
         return f"bind {mode} {self.target}{origin}"
@@ -161,10 +165,11 @@ class Devpts(Step, frozen=True):
 
 
 class Mask(Step, frozen=True):
-    """A path covered by nothing."""
+    """A path covered by nothing; ``flags``: ``BIND_OPTIONAL``, then it may be missing."""
 
     CODE: ClassVar[int] = 16
     path: str
+    flags: int
 
 
 class Pivot(Step, frozen=True):
@@ -207,16 +212,20 @@ class Rlimit(Step, frozen=True):
 
 
 class Landlock(Step, frozen=True):
-    """A Landlock ruleset: all that it handles is denied unless a rule allows it."""
+    """A Landlock ruleset: all that it handles is denied unless a rule allows it.
+
+    ``if_needed`` are rights of ``handled_fs`` that mounts decide about already: the launcher handles them
+    only where a standard stream is a file opened for writing only.
+    """
 
     CODE: ClassVar[int] = 23
     handled_fs: int
     handled_net: int
     scoped: int
     flags: int
+    if_needed: int
 
-    def describe(self) -> str:
-        """Return the masks in hexadecimal, as the kernel's header has them."""
+    def _text(self) -> str:
         return f"landlock fs={self.handled_fs:#x} net={self.handled_net:#x} scoped={self.scoped:#x}"
 
 
@@ -227,8 +236,7 @@ class Rule(Step, frozen=True):
     path: str
     access: int
 
-    def describe(self) -> str:
-        """Return path and rights."""
+    def _text(self) -> str:
         return f"rule {self.path} {self.access:#x}"
 
 
@@ -259,8 +267,7 @@ class Seccomp(Step, frozen=True):
     program: bytes
     listener: int
 
-    def describe(self) -> str:
-        """Return the length; ``vsbox explain --syscalls`` has the verdicts."""
+    def _text(self) -> str:
         suffix = " with broker" if self.listener else ""
         return f"seccomp {len(self.program) // 8} instructions{suffix}"
 

@@ -38,9 +38,16 @@ ETC: Final = tuple(
 KERNEL_VIEWS: Final = ("/sys/devices/system",)
 """OpenBLAS and torch count processors here."""
 
-MASKED: Final = ("/proc/kcore", "/proc/keys", "/proc/key-users", "/proc/timer_list")
-"""Files of proc that uid 0 of the machine may read and that are about the machine, not about
-processes. All of proc is read-only besides."""
+MASKED: Final = ("/proc/keys", "/proc/key-users")
+MASKED_FROM_ROOT: Final = tuple(
+    f"/proc/{name}"
+    for name in (
+        "kcore", "timer_list", "kpageflags", "kpagecount", "kpagecgroup", "vmallocinfo", "slabinfo",
+        "pagetypeinfo",
+    )
+)  # fmt: skip
+"""Files of proc about the machine, not about processes; the second list only uid 0 could read at all.
+All of proc is read-only besides."""
 
 SHARED_PROC: Final = tuple(
     f"/proc/{name}"
@@ -64,6 +71,8 @@ PRIVATE_SELF: Final = 1
 PRIVATE_TREE: Final = 2
 PRIVATE_HOME: Final = 3
 PRIVATE_HOMES: Final = 4
+PRIVATE_OWN: Final = 5
+PRIVATE_BELOW: Final = 6
 PRIVATE_PLACES: Final = (
     ("/home", PRIVATE_HOMES),
     ("/Users", PRIVATE_HOMES),

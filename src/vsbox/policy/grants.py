@@ -54,7 +54,7 @@ def check_path(path: str, *, key: str) -> str:
         )
     if "\0" in path:
         raise PolicyError(f"bad path {path!r} in {key}: it holds a NUL byte")
-    if str(PurePosixPath(path)) != path or ".." in PurePosixPath(path).parts:
+    if path.startswith("//") or str(PurePosixPath(path)) != path or ".." in PurePosixPath(path).parts:
         raise PolicyError(
             f"bad path {path!r} in {key}: it is not normal",
             hint="leave out '.', '..', '//' and a final '/'",

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=128)]
-VariableName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-VariablePattern = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\*?$")]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Bytes = Annotated[int, msgspec.Meta(ge=4096)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*(?![\s\S])", max_length=128)]
+VariableName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(?![\s\S])")]
+VariablePattern = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\*?(?![\s\S])")]
+VariableValue = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*(?![\s\S])")]
+Count = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
+Bytes = Annotated[int, msgspec.Meta(ge=4096, le=(1 << 63) - 1)]
 
 
 class Aspect(str, enum.Enum):
@@ -40,7 +41,7 @@ class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Environment variables beyond the built-in list: names passed on, values set."""
 
     pass_: tuple[VariablePattern, ...] = msgspec.field(default=(), name="pass")
-    set: dict[VariableName, str] = {}
+    set: dict[VariableName, VariableValue] = {}
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

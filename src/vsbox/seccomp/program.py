@@ -41,11 +41,16 @@ class FilterSpec:
     supervised: frozenset[str] = frozenset()
     """Calls that a supervisor answers, where neither a refusal nor an argument rule did."""
 
-    supervised_terminals: bool = False
-    """Whether a supervisor answers ioctl(TIOCGPTPEER)."""
+    supervisor: bool = False
+    """Whether there is one for calls by their arguments too: ioctl(TIOCGPTPEER), limits and scheduling of other
+    processes. open() may then truncate only what it opens for writing, so that truncate() is all that is left to judge.
+    """
 
     ipc_denied: bool = False
     """Whether SysV IPC and POSIX message queues are refused: for where no namespace holds them."""
+
+    xattrs_denied: bool = False
+    """Whether no file has extended attributes: for where only Landlock, which ignores them, keeps files apart."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a value outside its vocabulary."""
@@ -106,7 +111,7 @@ def verdicts(spec: FilterSpec) -> dict[str, str]:
 
 
 def _judge(spec: FilterSpec, arch: Architecture) -> dict[str, _Verdict]:
-    refused = _refused(ipc_denied=spec.ipc_denied)
+    refused = _refused(spec)
     by_argument = _argument_rules(spec)
 
     def judge_call(name: str) -> _Verdict:
@@ -118,8 +123,10 @@ def _judge(spec: FilterSpec, arch: Architecture) -> dict[str, _Verdict]:
     return {name: judge_call(name) for name in arch.table}
 
 
-def _refused(*, ipc_denied: bool) -> dict[str, int]:
-    tables = (*rules.REFUSALS, rules.IPC_REFUSAL) if ipc_denied else rules.REFUSALS
+def _refused(spec: FilterSpec) -> dict[str, int]:
+    tables = [*rules.REFUSALS]
+    tables += [rules.IPC_REFUSAL] if spec.ipc_denied else []
+    tables += [rules.XATTR_REFUSAL] if spec.xattrs_denied else []
     return {name: errno for table in tables for name, errno in table.by_name().items()}
 
 
@@ -129,9 +136,10 @@ def _argument_rules(spec: FilterSpec) -> dict[str, tuple[rules.Rule, ...]]:
         "socket": rules.socket_rules(spec.families, spec.unix_types),
         "socketpair": rules.socketpair_rules(spec.families, spec.unix_types),
         "prctl": rules.probe_rules(spec.box_id),
+        **({**rules.TRUNCATION_RULES, **rules.PROCESS_RULES} if spec.supervisor else {}),
         "ioctl": (
             *rules.FIXED_RULES["ioctl"],
-            *(rules.terminal_rules() if spec.supervised_terminals else ()),
+            *(rules.terminal_rules() if spec.supervisor else ()),
         ),
     }
 

@@ -111,6 +111,14 @@ IPC_REFUSAL = Refusal(
 )
 
 
+XATTR_REFUSAL = Refusal(
+    EOPNOTSUPP,
+    "Landlock lets them be read and changed everywhere; tools take this errno for a filesystem without them",
+    "getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr setxattr lsetxattr fsetxattr"
+    " removexattr lremovexattr fremovexattr setxattrat getxattrat listxattrat removexattrat",
+)
+
+
 class Condition(NamedTuple):
     """Whether one half of an argument, after a mask, is (not) one of some values."""
 
@@ -155,9 +163,12 @@ _FILE_TYPE, _CHARACTER_DEVICE, _BLOCK_DEVICE = 0o170_000, 0o020_000, 0o060_000
 # TIOCSTI types into the terminal, TIOCLINUX pastes into a console, TIOCSETD loads line disciplines.
 _TERMINAL_INJECTION = (0x5412, 0x541C, 0x5423)
 
-# linux/fs.h: FS_IOC_SETFLAGS and its 32-bit twin, FS_IOC_SETVERSION, FS_IOC_FSSETXATTR. They change
-# a file's attributes through a descriptor that was only opened for reading.
-_FILE_ATTRIBUTES = (0x4008_6602, 0x4004_6602, 0x4008_7602, 0x401C_5820)
+# FS_IOC_SETFLAGS and its 32-bit twin, FS_IOC_SETVERSION, FS_IOC_FSSETXATTR (linux/fs.h), EXT4_IOC_SETVERSION,
+# FS_IOC_ENABLE_VERITY, FS_IOC_SET_ENCRYPTION_POLICY: they change a file through a descriptor that was only opened for
+# reading.
+_FILE_ATTRIBUTES = (
+    0x4008_6602, 0x4004_6602, 0x4008_7602, 0x401C_5820, 0x4008_6604, 0x4080_6685, 0x800C_6613,
+)  # fmt: skip
 
 _TIOCGPTPEER = 0x5441  # opens the terminal side of a pseudo-terminal by its master
 
@@ -205,6 +216,19 @@ FIXED_RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule(EPERM, (has_bits(0, WORD & ~_UNSHARE_HARMLESS),)),
         Rule(EPERM, (has_bits(0, WORD, high=True),)),
     ),
+}
+
+_O_TRUNC, _O_ACCMODE = 0o1000, 0o3
+
+
+def _refuse_truncating_reads(flags_arg: int) -> Rule:
+    """Refuse O_TRUNC with O_RDONLY, which truncates all the same, and with the access mode 3 of ioctl-only files."""
+    return Rule(EACCES, (is_in(flags_arg, _O_TRUNC, _O_TRUNC | 3, mask=_O_TRUNC | _O_ACCMODE),))
+
+
+TRUNCATION_RULES: Mapping[str, tuple[Rule, ...]] = {
+    "open": (*FIXED_RULES["open"], _refuse_truncating_reads(1)),
+    "openat": (*FIXED_RULES["openat"], _refuse_truncating_reads(2)),
 }
 
 # linux/socket.h
@@ -264,6 +288,29 @@ def socketpair_rules(families: frozenset[str], unix_types: frozenset[str]) -> tu
 def _is_type_outside(unix_types: frozenset[str]) -> Condition:
     numbers = sorted(number for name in unix_types for number in UNIX_TYPES[name])
     return is_not_in(1, *numbers, mask=_SOCK_TYPE_MASK)
+
+
+_PRIO_PROCESS, _IOPRIO_WHO_PROCESS = 0, 1
+
+
+def _supervise_others(pid_arg: int) -> tuple[Rule, ...]:
+    return (Rule(None, (has_bits(pid_arg, WORD),)),)
+
+
+def _supervise_others_of(which_arg: int, process: int, who_arg: int) -> tuple[Rule, ...]:
+    return (Rule(None, (is_not_in(which_arg, process),)), *_supervise_others(who_arg))
+
+
+# pid_t pid and int which, who: calls about "me" pass, the supervisor judges the others.
+PROCESS_RULES: Mapping[str, tuple[Rule, ...]] = {
+    "prlimit64": _supervise_others(0),
+    "sched_setaffinity": _supervise_others(0),
+    "sched_setscheduler": _supervise_others(0),
+    "sched_setparam": _supervise_others(0),
+    "sched_setattr": _supervise_others(0),
+    "setpriority": _supervise_others_of(0, _PRIO_PROCESS, 1),
+    "ioprio_set": _supervise_others_of(0, _IOPRIO_WHO_PROCESS, 1),
+}
 
 
 def terminal_rules() -> tuple[Rule, ...]:

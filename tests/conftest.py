@@ -76,7 +76,7 @@ class Person:
 
     def directory(self, name: str = "d") -> Path:
         """Return a new directory of this person's, below their home and outside of /tmp."""
-        path = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.home / "t"))
+        path = Path(tempfile.mkdtemp(prefix=f"{name}-{os.getpid()}-", dir=self.home / "t"))
         if self.uid != os.geteuid():
             os.chown(path, self.uid, self.gid)
         return path

@@ -32,5 +32,6 @@ for platform in linux darwin win32; do
     mypy --platform "$platform"
 done
 echo "== tests"
-export PYTHONDONTWRITEBYTECODE=1
+# xdist wants every worker to collect the same tests: some are parametrised by sets
+export PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0
 "$place/venv/bin/python" -m pytest -p no:cacheprovider -n 2 --dist loadfile "$@"

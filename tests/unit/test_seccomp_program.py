@@ -194,7 +194,7 @@ def test_opening_a_file_takes_few_instructions(machine: str) -> None:
         return len(list(steps))
 
     assert count("openat", 0, 0, 0) <= 8
-    assert count("ioctl", 3, 0x5401) <= 16
+    assert count("ioctl", 3, 0x5401) <= 20
 
 
 @pytest.mark.parametrize("mode", [0o4755, 0o2755, 0o6000, 0o4000 | HIGH, 0o104755, 0o4000 - HIGH])

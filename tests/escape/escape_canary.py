@@ -1,6 +1,5 @@
 """A process of the person's outside of any box: everything that code inside must not reach."""
 # What is attacked are the calls themselves.
-# ruff: noqa: PTH108, PTH123
 
 import contextlib
 import ctypes

@@ -1,6 +1,5 @@
 """Try attacks, each in a child; print what became of each as JSON. Runs in boxes and outside of them."""
 # What is attacked are the calls themselves.
-# ruff: noqa: PTH103, PTH123, PTH208
 
 import contextlib
 import ctypes

@@ -53,9 +53,14 @@ def test_a_directory_above_the_box_cannot_be_moved_away(person, backend, make_bo
     assert "ESCAPED" not in person.run([root / "bin" / "python", "-c", "pass"]).stdout
 
 
-def native_only(backend):
-    if backend != "native":
-        pytest.skip("Landlock alone refuses a restriction below a grant")
+def refuses_restriction(person, backend, base, below):
+    """Landlock has no deny rules: without namespaces such a policy is refused as a whole."""
+    if backend == "native":
+        return False
+    made = person.vsbox("--backend", backend, "--allow", base, "--allow-read", below, person.directory("escape-x") / "env")
+    assert made.returncode == 125
+    assert "Landlock has no deny rules" in made.stderr
+    return True
 
 
 MOVE_PARENT = "import os, sys; os.rename(sys.argv[1] + '/a', sys.argv[1] + '/b')"
@@ -64,11 +69,12 @@ MOVE_AND_DECOY = MOVE_PARENT + "; os.mkdir(sys.argv[1] + '/a'); open(sys.argv[1]
 
 @pytest.mark.parametrize("move", [MOVE_PARENT, MOVE_AND_DECOY], ids=["move", "decoy"])
 def test_a_hidden_path_stays_hidden_when_its_parent_moves(canaries, person, backend, make_box, move):
-    native_only(backend)
     base = canaries.directory()
     (base / "a").mkdir()
     os.chown(base / "a", person.uid, person.gid)
     person.write(base / "a" / "hidden", canaries.mark)
+    if refuses_restriction(person, backend, base, base / "a" / "hidden"):
+        return
     box = make_box(person, backend, "--allow", str(base), fresh=True)
     person.vsbox("deny", box.root, base / "a" / "hidden", check=True)
     read = "import sys; print(open(sys.argv[1]).read())"
@@ -79,9 +85,10 @@ def test_a_hidden_path_stays_hidden_when_its_parent_moves(canaries, person, back
 
 
 def test_a_read_only_path_stays_so_when_its_parent_moves(canaries, person, backend, make_box):
-    native_only(backend)
     base = canaries.directory()
     (base / "a" / "fixed").mkdir(parents=True)
+    if refuses_restriction(person, backend, base, base / "a" / "fixed"):
+        return
     for path in (base / "a", base / "a" / "fixed"):
         os.chown(path, person.uid, person.gid)
     person.write(base / "a" / "fixed" / "file", "original")
@@ -211,8 +218,6 @@ def test_a_socket_below_a_read_only_grant_is_not_connected_to(canaries, person, 
 
 @pytest.mark.parametrize("name", ["kpageflags", "kpagecount", "vmallocinfo", "slabinfo", "pagetypeinfo", "sched_debug"])
 def test_kernel_internals_in_proc_are_not_read(box, name):
-    if box.person.uid != 0 or not os.access(f"/proc/{name}", os.R_OK):
-        pytest.skip("readable for root alone, or not there")
     done = box.python("import sys; print(open(sys.argv[1], 'rb').read(64))", f"/proc/{name}")
     assert done.returncode == 1
 

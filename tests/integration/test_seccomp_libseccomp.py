@@ -444,8 +444,8 @@ if __name__ == "__main__":
 
 
 def test_python_works_under_the_filter(tmp_path: os.PathLike[str]) -> None:
-    script = os.path.join(tmp_path, "work.py")  # noqa: PTH118
-    with open(script, "w", encoding="utf-8") as file:  # noqa: PTH123
+    script = os.path.join(tmp_path, "work.py")
+    with open(script, "w", encoding="utf-8") as file:
         file.write("import json, os, sys\n" + PYTHON_AT_WORK)
     start = f"os.execv(sys.executable, [sys.executable, {script!r}])"
     result = run_python(start, confined=True)

@@ -128,13 +128,14 @@ static int try_listener(void)
 
 static int try_descriptor_copy(void)
 {
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC); /* our standard streams may be closed */
     pid_t child = fork();
     if (child == 0) {
         pause();
         _exit(0);
     }
     int pidfd = sys_pidfd_open(child);
-    int result = pidfd < 0 ? -1 : sys_pidfd_getfd(pidfd, 0);
+    int result = pidfd < 0 ? -1 : sys_pidfd_getfd(pidfd, null);
     int cause = errno;
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);

@@ -157,8 +157,8 @@ static bool runs_python(const struct start *start)
     return name && strncmp(slash ? slash + 1 : name, "python", 6) == 0;
 }
 
-/* A script that is named on the command line may be read wherever it is: naming it is the user's own act. Links are not
- * followed, since code inside may have made them. */
+/* A script that is named on the command line may be read wherever it is, and its directory as the working directory might:
+ * naming it is the user's own act. Links are not followed, since code inside may have made them. */
 void choose_script(struct start *start)
 {
     if (!plan_find(&start->plan, OP_SCRIPT) || !runs_python(start))
@@ -181,6 +181,10 @@ void choose_script(struct start *start)
         close(fd);
     if (!usable || is_granted(&start->plan, path) || (start->show_cwd && is_below(path, start->cwd)))
         return;
+    char *slash = strrchr(path, '/'); /* its neighbours too, which it imports, unless it stands in a private place */
+    *slash = 0;
+    if (slash == path || is_private(&start->plan, path) || is_in_named_home(path))
+        *slash = '/';
     start->script = strdup(path);
 }
 

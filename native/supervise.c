@@ -4,8 +4,10 @@
  *     init              pid 1 of the namespaces, or subreaper in the Landlock-only tier; dies with the launcher
  *       payload         stays in the caller's process group, so the terminal's signals reach it directly
  *
- * Signals that the terminal sends (si_code SI_KERNEL) reach the payload by themselves and are not forwarded; all others are.
- */
+ * Signals that the terminal sends (si_code SI_KERNEL) reach the payload by themselves and are not forwarded; nor are those that
+ * somebody sends to the whole process group. With namespaces init is a member of it, as a witness: what it got itself, the
+ * payload has got as well. Without, init keeps out of the group, since SIGKILL to the group must leave somebody who ends what
+ * has left it; there a signal to the group arrives twice. */
 #define _GNU_SOURCE
 #include "vsbox.h"
 
@@ -22,17 +24,21 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
 static sigset_t caller_mask;
 static struct sigaction caller_chld;
+/* How often the payload has stopped, as init counts it; the launcher says with each signal how far it has heard. */
+static unsigned stops;
+enum { SIGNAL_BITS = 8 };
 
 static int watch_signals(void)
 {
     sigset_t all;
     sigfillset(&all);
-    int fd = signalfd(-1, &all, SFD_CLOEXEC);
+    int fd = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
     if (fd < 0)
         fail_errno(NULL, "cannot watch signals");
     return fd;
@@ -102,10 +108,11 @@ static void forget_environment(void)
         memset(*entry, 0, strlen(*entry));
 }
 
-static void become_init(void)
+static void become_init(bool namespaced)
 {
     prctl(PR_SET_NAME, "vsbox-init", 0, 0, 0);
-    setpgid(0, 0); /* out of the terminal's reach; the payload stays in the caller's group */
+    if (!namespaced)
+        setpgid(0, 0);
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int fd = 0; fd <= 2; fd++)
         dup2(null, fd);
@@ -166,12 +173,15 @@ static void reap(int channel, pid_t payload, bool namespaced, struct broker *bro
 {
     for (;;) {
         siginfo_t info = {0};
-        if (waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WNOHANG) < 0 || info.si_pid == 0)
+        if (waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WCONTINUED | WNOHANG) < 0 || info.si_pid == 0)
             return;
         if (info.si_pid != payload)
             continue;
-        if (info.si_code == CLD_STOPPED)
+        if (info.si_code == CLD_STOPPED) {
+            stops++;
             send_message(channel, MESSAGE_STOPPED, info.si_status, "");
+        } else if (info.si_code == CLD_CONTINUED)
+            send_message(channel, MESSAGE_CONTINUED, 0, "");
         else
             end(channel, &info, namespaced, broker);
     }
@@ -192,12 +202,58 @@ static int receive_listener(int channel)
     return listener;
 }
 
-static void forward_from(int signals, pid_t payload)
+/* A shell continues the whole process group, and the payload is in it: it is told once only. */
+static bool is_stopped(pid_t payload)
+{
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/%d/stat", payload);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[length < 0 ? 0 : length] = 0;
+    const char *end = strrchr(text, ')'); /* of the name, which may hold anything */
+    return end && end[1] == ' ' && end[2] == 'T';
+}
+
+/* A continue that is meant for an earlier stop would undo a later one. */
+static void forward(int signal_number, unsigned stops_heard, pid_t payload)
+{
+    if (signal_number != SIGCONT || (stops_heard == (stops & 0xffff) && is_stopped(payload)))
+        kill(payload, signal_number);
+}
+
+/* When init got each signal itself, in ms. */
+static int64_t witnessed[NSIG];
+enum { WITNESS_MS = 200 };
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void witness(int signals)
 {
     struct signalfd_siginfo info;
-    if (read(signals, &info, sizeof info) != sizeof info || !is_forwarded(&info))
+    while (read(signals, &info, sizeof info) == sizeof info)
+        witnessed[info.ssi_signo] = now_ms();
+}
+
+/* The launcher got a signal. The kernel serves the members of a group one by one: a moment, and init knows if it was for all. */
+static void forward_unless_witnessed(int channel, int signals, pid_t payload)
+{
+    struct message message = {0};
+    if (recv(channel, &message, sizeof message, MSG_DONTWAIT) <= 0 || message.kind != MESSAGE_SIGNAL)
         return;
-    kill(payload, (int)info.ssi_signo);
+    int signal_number = message.value & ((1 << SIGNAL_BITS) - 1);
+    if (signal_number <= 0 || signal_number >= NSIG)
+        return;
+    usleep(1000);
+    witness(signals);
+    if (witnessed[signal_number] == 0 || now_ms() - witnessed[signal_number] > WITNESS_MS)
+        forward(signal_number, (unsigned)message.value >> SIGNAL_BITS, payload);
 }
 
 static bool launcher_is_gone(pid_t launcher)
@@ -239,14 +295,15 @@ _Noreturn void run_init(const struct start *start, int channel)
     int signals = watch_signals();
     int link[2];
     pid_t payload = fork_payload(start, next, channel, link);
-    become_init();
+    become_init(namespaced);
     forget_environment();
     const struct record *filter = plan_find(plan, OP_SECCOMP);
     struct broker *broker = NULL;
     struct pollfd watched[] = {{.fd = signals, .events = POLLIN},
-                               {.fd = filter && record_int(filter, 1) ? link[0] : -1, .events = POLLIN}};
+                               {.fd = filter && record_int(filter, 1) ? link[0] : -1, .events = POLLIN},
+                               {.fd = channel, .events = POLLIN}};
     for (;;) {
-        poll(watched, 2, -1);
+        poll(watched, 3, -1);
         if (launcher_is_gone(launcher)) {
             kill_descendants(broker);
             _exit(EXIT_OWN_FAILURE);
@@ -261,7 +318,9 @@ _Noreturn void run_init(const struct start *start, int channel)
             watched[1].fd = -1; /* no task under the filter is left */
         }
         if (watched[0].revents)
-            forward_from(signals, payload);
+            witness(signals);
+        if (watched[2].revents)
+            forward_unless_witnessed(channel, signals, payload);
         reap(channel, payload, namespaced, broker);
     }
 }
@@ -269,7 +328,7 @@ _Noreturn void run_init(const struct start *start, int channel)
 /* ---- the launcher ---- */
 
 /* Stops as the payload did, so that the caller's shell sees it; goes on when the shell says so. */
-static void stop_like(int signal_number, pid_t init)
+static void stop_like(int signal_number)
 {
     struct sigaction standard = {.sa_handler = SIG_DFL}, before;
     sigset_t mask, old;
@@ -280,10 +339,16 @@ static void stop_like(int signal_number, pid_t init)
     sigprocmask(SIG_UNBLOCK, &mask, &old);
     sigprocmask(SIG_SETMASK, &old, NULL);
     sigaction(signal_number, &before, NULL);
-    kill(init, SIGCONT);
 }
 
-static bool take_message(int channel, pid_t init, struct message *last)
+/* A stop is old news when something came after it. */
+static bool has_news(int channel)
+{
+    struct pollfd more = {.fd = channel, .events = POLLIN};
+    return poll(&more, 1, 0) > 0;
+}
+
+static bool take_message(int channel, struct message *last)
 {
     struct message message = {0};
     ssize_t size = recv(channel, &message, sizeof message, 0);
@@ -291,21 +356,24 @@ static bool take_message(int channel, pid_t init, struct message *last)
         return true;
     if (size <= 0)
         return false;
-    if (message.kind == MESSAGE_STOPPED)
-        stop_like(message.value, init);
-    else if (last->kind != MESSAGE_FAILED) /* the end of a payload that never started is not news */
+    stops += message.kind == MESSAGE_STOPPED;
+    if (message.kind == MESSAGE_STOPPED && !has_news(channel))
+        stop_like(message.value);
+    if (message.kind == MESSAGE_STOPPED || message.kind == MESSAGE_CONTINUED)
+        return true;
+    if (last->kind != MESSAGE_FAILED) /* the end of a payload that never started is not news */
         *last = message;
     return true;
 }
 
-static void forward_to_init(int signals, pid_t init)
+static void forward_to_init(int signals, int channel)
 {
     struct signalfd_siginfo info;
     if (read(signals, &info, sizeof info) == sizeof info && is_forwarded(&info))
-        kill(init, (int)info.ssi_signo);
+        send_message(channel, MESSAGE_SIGNAL, (int)(info.ssi_signo | (stops & 0xffff) << SIGNAL_BITS), "");
 }
 
-static struct message wait_for_end(int channel, int signals, pid_t init)
+static struct message wait_for_end(int channel, int signals)
 {
     struct message last = {0};
     struct pollfd watched[] = {{.fd = channel, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
@@ -313,9 +381,9 @@ static struct message wait_for_end(int channel, int signals, pid_t init)
         if (poll(watched, 2, -1) < 0)
             continue;
         if (watched[1].revents)
-            forward_to_init(signals, init);
+            forward_to_init(signals, channel);
         if (watched[0].revents)
-            open = take_message(channel, init, &last);
+            open = take_message(channel, &last);
     }
     return last;
 }
@@ -354,6 +422,8 @@ int run_outside(struct start *start, int *signal_out)
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &caller_mask);
     sigaction(SIGCHLD, &standard, &caller_chld);
+    if (!namespaces)
+        prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
         fail_errno(NULL, "cannot make a channel");
     pid_t init = sys_clone(namespaces ? record_int(namespaces, 0) : 0);
@@ -366,7 +436,7 @@ int run_outside(struct start *start, int *signal_out)
     close(channel[1]);
     int signals = watch_signals();
     release_streams();
-    struct message last = wait_for_end(channel[0], signals, init);
+    struct message last = wait_for_end(channel[0], signals);
     int status = 0;
     while (waitpid(init, &status, 0) < 0 && errno == EINTR)
         ;
@@ -380,7 +450,9 @@ int run_outside(struct start *start, int *signal_out)
     case MESSAGE_KILLED:
         *signal_out = last.value;
         return 128 + last.value;
-    default: /* init itself was killed, and all inside with it */
+    default: /* init itself was killed, and all inside with it: by the kernel, or by us, whom its orphans came to */
+        if (!namespaces)
+            kill_descendants(NULL);
         *signal_out = WIFSIGNALED(status) ? WTERMSIG(status) : SIGKILL;
         return 128 + *signal_out;
     }

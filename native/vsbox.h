@@ -98,7 +98,7 @@ uint64_t fnv1a64(const void *data, size_t size);
 
 enum { EXIT_USAGE = 2, EXIT_OWN_FAILURE = 125, EXIT_CANNOT_EXECUTE = 126, EXIT_NOT_FOUND = 127 };
 
-enum message_kind { MESSAGE_FAILED = 1, MESSAGE_STOPPED, MESSAGE_EXITED, MESSAGE_KILLED };
+enum message_kind { MESSAGE_FAILED = 1, MESSAGE_STOPPED, MESSAGE_CONTINUED, MESSAGE_EXITED, MESSAGE_KILLED, MESSAGE_SIGNAL };
 
 struct message {
     int32_t kind;
@@ -122,7 +122,7 @@ struct start {
     char *cwd;
     bool show_cwd;    /* grant the working directory */
     bool write_cwd;
-    char *script;     /* absolute path of a script named on the command line, or NULL */
+    char *script;     /* absolute path of a script named on the command line or of its directory, or NULL */
     bool verify;      /* prove the confinement instead of starting a command */
     struct plan plan;
 };

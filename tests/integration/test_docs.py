@@ -20,7 +20,7 @@ import click
 import pytest
 from msgspec.structs import fields
 
-from conftest import lacking
+from harness import lacking
 from vsbox.cli import cli
 from vsbox.plan import system
 from vsbox.plan.environment import PASSED
@@ -29,7 +29,7 @@ from vsbox.policy.grants import grants_of
 from vsbox.policy.model import Aspect, Limits
 
 if TYPE_CHECKING:
-    from conftest import Person
+    from harness import Person
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXECUTED = (DOCS / "tutorial.md", *sorted((DOCS / "how-to").glob("*.md")))

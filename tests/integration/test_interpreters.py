@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Person
+
+from harness import Person
 
 LAYOUTS = {
     "uv": (".local/share/uv/python/cpython-{v}-linux-x86_64-gnu", ".local/share/uv/python/cpython-alias"),

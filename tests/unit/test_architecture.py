@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import lacking
+from harness import lacking
 from unit.machines import EVERY_PROBE
 from vsbox.plan import compile as plan_compile
 from vsbox.plan import encode, steps, system

@@ -170,7 +170,7 @@ def test_parents_are_mounted_before_children() -> None:
     order = [targets.index(path) for path in (DATA, f"{DATA}/models")]
     mask = max(i for i, s in enumerate(plan.steps) if isinstance(s, steps.Mask))
     assert order == sorted(order)
-    assert plan.steps[mask] == steps.Mask(f"{DATA}/models/private", 0)
+    assert plan.steps[mask] == steps.Mask(f"{DATA}/models/private", steps.BIND_OPTIONAL)
     assert mask > order[-1]
 
 

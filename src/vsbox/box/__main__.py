@@ -13,7 +13,6 @@ from vsbox.box.sync import VALID_NAME, refresh_launcher, sync_launchers
 from vsbox.errors import VsboxError
 from vsbox.host.collect import watch
 
-
 MOST_NOTICES = 20
 
 

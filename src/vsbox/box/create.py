@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,8 +103,11 @@ def _grow_environment(target: Path, python: str | None, *, pip: bool) -> Interpr
         if pip and not seeded:
             _install_pip(target)
     except (RuntimeError, SystemExit, ValueError) as error:
+        if "No space left on device" in str(error):
+            raise BoxError(f"cannot write {target.parent}: No space left on device") from error
+        cause = (str(error).strip().splitlines() or ["no reason given"])[-1]
         raise InterpreterError(
-            f"cannot make an environment with {python or 'this Python'}: {str(error).strip()}",
+            f"cannot make an environment with {python or 'this Python'}: {cause}",
             hint="name an interpreter by version, name or path: vsbox -p 3.12 DIR",
         ) from error
     return _interpreter_of(info)
@@ -180,13 +184,17 @@ def _name_public_place(inside: Path, root: Path) -> None:
 
     Only what virtualenv just wrote is touched; nobody inside has run yet.
     """
-    staged, public = os.fsencode(inside), os.fsencode(root)
+    raw = (os.fsencode(inside), os.fsencode(root))
+    quoted = (os.fsencode(shlex.quote(str(inside))[1:-1]), os.fsencode(shlex.quote(str(root))[1:-1]))
     for script in (inside / "bin").iterdir():
         if script.is_symlink() or not script.is_file():
             continue
         content = script.read_bytes()
-        if staged in content and not content.startswith(b"\x7fELF"):
-            script.write_bytes(content.replace(staged, public))
+        if content.startswith(b"\x7fELF"):
+            continue
+        for staged, public in (raw, quoted):
+            content = content.replace(staged, public)
+        script.write_bytes(content)
 
 
 def _grow(staging: Path, root: Path, python: str | None, *, pip: bool) -> Interpreter:
@@ -211,6 +219,15 @@ def _grow(staging: Path, root: Path, python: str | None, *, pip: bool) -> Interp
     return interpreter
 
 
+def _remove(tree: Path) -> None:
+    """Remove a tree in which threads of virtualenv may still be writing when we were interrupted."""
+    for _ in range(100):
+        shutil.rmtree(tree, ignore_errors=True)
+        if not tree.exists():
+            return
+        time.sleep(0.02)
+
+
 @contextlib.contextmanager
 def _staging(root: Path) -> Iterator[Path]:
     """A private directory beside the box; removed unless it was moved into place."""
@@ -220,7 +237,7 @@ def _staging(root: Path) -> Iterator[Path]:
     try:
         yield staging
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        _remove(staging)
 
 
 def _put_in_place(staging: Path, root: Path, finish: Callable[[], Created]) -> Created:

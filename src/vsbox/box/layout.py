@@ -68,7 +68,7 @@ class Layout:
 
     def is_box(self) -> bool:
         """Tell whether a box is here."""
-        return self.policy.is_file() and self.launcher.is_file()
+        return self.launcher.is_file()
 
 
 def open_box(directory: str | os.PathLike[str]) -> Layout:

@@ -86,6 +86,18 @@ def cli() -> None:
     """
 
 
+class Ended(BaseException):
+    """A signal asks to end: unwinds like KeyboardInterrupt, so that what is half-made goes."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
+def _end(number: int, frame: object) -> None:  # noqa: ARG001 - signal's signature
+    raise Ended(number)
+
+
 def print_error(error: BaseException) -> None:
     """Write an error and its next step to standard error."""
     click.echo(f"{click.style('vsbox:', fg='red')} {error}", err=True)
@@ -96,7 +108,8 @@ def print_error(error: BaseException) -> None:
 
 def main() -> None:
     """Run the command line and exit with the status that DESIGN §11 gives each outcome."""
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that what is half-made goes
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
     try:
         cli.main(standalone_mode=False)
     except VsboxError as error:
@@ -107,6 +120,8 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except Ended as error:
+        sys.exit(128 + error.signal_number)
     except (click.Abort, KeyboardInterrupt):
         click.echo("vsbox: interrupted", err=True)
         sys.exit(130)

@@ -216,7 +216,7 @@ class Compiler:
         yield from self._devices()
         yield steps.Tmpfs("/tmp", self.policy.limits.tmp_bytes, 0o1777)
         yield steps.Directory("/run")
-        yield steps.Symlink("/var/tmp", "/tmp")
+        yield steps.Tmpfs("/var/tmp", self.policy.limits.tmp_bytes, 0o1777)
         yield steps.Workdir(WORKDIR_MODES[self.policy.working_directory or "none"], 0)
         yield from self._binds()
         yield steps.Script(0)
@@ -285,7 +285,7 @@ class Compiler:
 
     def _bind_grant(self, grant: Grant) -> Step:
         if grant.access is Access.HIDDEN:
-            return steps.Mask(grant.path, 0)
+            return steps.Mask(grant.path, 0 if self._is_writable(PurePosixPath(grant.path).parent) else BIND_OPTIONAL)
         device = BIND_DEVICE if self.facts.path(grant.path).kind == "device" else 0
         return steps.Bind(
             grant.path, grant.path, device | (BIND_WRITABLE if grant.access is Access.WRITE else 0)
@@ -344,6 +344,7 @@ class Compiler:
         yield "/dev", landlock.DEVICE
         yield "/dev/shm", landlock.WRITE
         yield "/tmp", landlock.WRITE
+        yield "/var/tmp", landlock.WRITE
         yield from self._writable_rules(self.box.root)
 
     def _rules_on_host(self) -> Iterator[tuple[str, int]]:
@@ -410,7 +411,7 @@ class Compiler:
 
     def _places_for_broker(self) -> Iterator[str]:
         if self.namespaces:
-            yield from ("/tmp", "/dev/shm")
+            yield from ("/tmp", "/var/tmp", "/dev/shm")
         yield from self._writable_trees(self.box.root if self.namespaces else self.box.inside)
 
 

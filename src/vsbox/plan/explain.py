@@ -69,7 +69,7 @@ def _rule_for(place: str, path: str, policy: Policy, box: BoxFacts, facts: HostF
         return "the box's Python runs from there"
     if place in facts.index.paths:
         return "your package index settings name it"
-    if place in {"/tmp", "/dev/shm"}:
+    if place in {"/tmp", "/var/tmp", "/dev/shm"}:
         return "private to each run"
     if any(is_below(place, tree) for tree in (*system.TREES, *system.ETC)):
         return "part of the system that programs read"

@@ -1,0 +1,109 @@
+"""People, boxes and the vocabulary that tests share.
+
+``VSBOX_MUST_WORK`` (names separated by commas: namespaces, landlock, seccomp, user, shells, index)
+turns a skip for want of that thing into a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+VSBOX = [sys.executable, "-m", "vsbox"]
+TEST_USER = "vsbox-test"
+BACKENDS = ("native", "landlock")
+MUST_WORK = frozenset(filter(None, os.environ.get("VSBOX_MUST_WORK", "").split(",")))
+PASSED = ("PATH", "LANG", "PIP_", "SSL_CERT", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy", "no_proxy")
+
+
+def lacking(what: str, reason: str) -> None:
+    """Skip for want of ``what``, or fail where it must work."""
+    if what in MUST_WORK:
+        pytest.fail(f"{what} must work here: {reason}")
+    pytest.skip(reason)
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who runs vsbox: root, or a user with nothing special."""
+
+    name: str
+    uid: int
+    gid: int
+    home: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        passed = {k: v for k, v in os.environ.items() if k.startswith(PASSED)}
+        return passed | {"HOME": str(self.home), "USER": self.name, "TERM": "xterm"}
+
+    @property
+    def credentials(self) -> dict[str, object]:
+        """What subprocess needs to become this person."""
+        if self.uid == os.geteuid():
+            return {}
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+    def popen(self, argv: list[str], **options: object) -> subprocess.Popen[str]:
+        given = {"text": True, "errors": "surrogateescape", "cwd": self.home, "env": self.environment}
+        return subprocess.Popen([os.fspath(a) for a in argv], **(given | self.credentials | options))  # type: ignore[call-overload]
+
+    def run(self, argv: list[str], *, check: bool = False, **options: object) -> subprocess.CompletedProcess[str]:
+        """Run a command as this person; output is captured, standard input is empty."""
+        given = {
+            "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
+            "text": True, "errors": "surrogateescape", "timeout": 300, "cwd": self.home, "env": self.environment,
+        }  # fmt: skip
+        if "input" in options:
+            del given["stdin"]
+        done = subprocess.run([os.fspath(a) for a in argv], check=False, **(given | self.credentials | options))  # type: ignore[call-overload]
+        if check and done.returncode:
+            pytest.fail(f"{argv} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def vsbox(self, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+        """Run the command line as this person."""
+        return self.run([*VSBOX, *map(str, arguments)], **options)
+
+    def directory(self, name: str = "d") -> Path:
+        """Return a new directory of this person's, below their home and outside of /tmp."""
+        path = Path(tempfile.mkdtemp(prefix=f"{name}-{os.getpid()}-", dir=self.home / "t"))
+        if self.uid != os.geteuid():
+            os.chown(path, self.uid, self.gid)
+        return path
+
+    def write(self, path: Path, text: str, *, mode: int = 0o644) -> Path:
+        """Write a file that belongs to this person."""
+        path.write_text(text)
+        path.chmod(mode)
+        if self.uid != os.geteuid():
+            os.chown(path, self.uid, self.gid)
+        return path
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box on disk and the person it belongs to."""
+
+    root: Path
+    person: Person
+    backend: str
+    options: tuple[str, ...] = field(default=())
+
+    @property
+    def bin(self) -> Path:
+        return self.root / "bin"
+
+    def python(self, code: str, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        """Run Python code in the box."""
+        return self.person.run([str(self.bin / "python"), "-c", code, *arguments], **options)
+
+    def exec(self, *argv: str, **options: object) -> subprocess.CompletedProcess[str]:
+        """Run any command in the box."""
+        return self.person.run([str(self.root / "sandbox" / "exec"), *argv], **options)

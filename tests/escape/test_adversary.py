@@ -57,7 +57,8 @@ def refuses_restriction(person, backend, base, below):
     """Landlock has no deny rules: without namespaces such a policy is refused as a whole."""
     if backend == "native":
         return False
-    made = person.vsbox("--backend", backend, "--allow", base, "--allow-read", below, person.directory("escape-x") / "env")
+    root = person.directory("escape-refused") / "env"
+    made = person.vsbox("--backend", backend, "--allow", base, "--allow-read", below, root)
     assert made.returncode == 125
     assert "Landlock has no deny rules" in made.stderr
     return True

@@ -164,8 +164,7 @@ def sync_launchers(layout: Layout, policy: Policy) -> Synced:
     held_back: list[HeldBack] = []
     wanted = set(OWN_LAUNCHERS)
     names = list_names(layout.inside / "bin")
-    for name in names[MOST_COMMANDS:]:
-        held_back.append(HeldBack(name, f"a box has at most {MOST_COMMANDS} commands"))
+    held_back += [HeldBack(name, f"a box has at most {MOST_COMMANDS} commands") for name in names[MOST_COMMANDS:]]
     for name in names[:MOST_COMMANDS]:
         if ACTIVATION.fullmatch(name) or name in OWN_LAUNCHERS:
             continue

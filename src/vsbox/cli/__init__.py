@@ -108,8 +108,9 @@ def print_error(error: BaseException) -> None:
 
 def main() -> None:
     """Run the command line and exit with the status that DESIGN §11 gives each outcome."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+    for name in ("SIGTERM", "SIGHUP"):  # the latter is not everywhere
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _end)
     try:
         cli.main(standalone_mode=False)
     except VsboxError as error:

@@ -85,7 +85,8 @@ def user_home() -> str:
 def own_paths() -> tuple[str, ...]:
     """Return what the outside half executes and imports: this package, its libraries, its interpreter."""
     libraries = [path for name, path in sysconfig.get_paths().items() if name.endswith(("lib", "stdlib"))]
-    environment = [f"{sys.prefix}/pyvenv.cfg", str(Path(sys.executable).parent)] if sys.prefix != sys.base_prefix else []
+    is_environment = sys.prefix != sys.base_prefix
+    environment = [f"{sys.prefix}/pyvenv.cfg", str(Path(sys.executable).parent)] if is_environment else []
     package = str(Path(__file__).resolve().parent.parent)
     every = (package, *libraries, *environment, sys.executable, os.path.realpath(sys.executable))
     return tuple(sorted({os.path.realpath(path) for path in every} | {sys.executable}))

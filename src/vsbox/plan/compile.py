@@ -39,9 +39,9 @@ RLIMITS: Final = (("cpu_seconds", 0), ("file_bytes", 1), ("processes", 6), ("ope
 
 ROOT_BYTES: Final = 16 << 20
 WORKDIR_MODES: Final = {"none": 0, "read": 1, "write": 2}
-# Landlock asks for the right to truncate at every open, as an option, and climbs to the root where a rule lacks it: a third
-# of the price of opening a file. It may be given where something else refuses to truncate: read-only mounts, or the
-# filter (O_TRUNC without writing) and the broker (truncate(2)).
+# Landlock asks for the right to truncate at every open, as an option, and climbs to the root where a rule
+# lacks it: a third of the price of opening a file. It may be given where something else refuses to truncate:
+# read-only mounts, or the filter (O_TRUNC without writing) and the broker (truncate(2)).
 READ_EARLY: Final = landlock.READ | landlock.TRUNCATE
 METADATA_CALLS: Final = frozenset(
     {

@@ -381,7 +381,8 @@ def test_a_background_command_that_reads_stops(terminal: Terminal, person: Perso
 
 def test_kill_stop_and_cont_of_the_command(person: Person, place: Path, python: str) -> None:
     code = "import sys\nprint('started', flush=True)\nfor line in sys.stdin:\n    print(line, end='', flush=True)\n"
-    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    # A group of its own: SIGTSTP stops nobody in an orphaned one, which is what CI may run the tests in.
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "preexec_fn": os.setpgrp}
     with person.popen([python, "-c", code], cwd=place, **streams) as process:
         assert process.stdin is not None
         assert process.stdout is not None

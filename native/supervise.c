@@ -352,7 +352,8 @@ static bool take_message(int channel, struct message *last)
 {
     struct message message = {0};
     ssize_t size = recv(channel, &message, sizeof message, 0);
-    if (size < 0 && errno == EINTR)
+    /* ECONNRESET: init ended with a signal of ours unread; its last word still follows (af_unix.c, unix_release_sock). */
+    if (size < 0 && (errno == EINTR || errno == ECONNRESET))
         return true;
     if (size <= 0)
         return false;

@@ -104,10 +104,18 @@ def test_a_linked_script_is_not_followed(canaries, box, options):
     assert control.stdout == f"{canaries.mark}\n"
 
 
-def test_a_script_named_in_full_opens_itself_only(canaries, box):
-    outside = canaries.directory()
-    script = box.person.write(outside / "script.py", "import os, sys\nprint('ran')\nprint(open(sys.argv[1]).read())\n")
+def test_a_script_named_in_full_opens_its_directory_only(canaries, box):
+    outside, place = canaries.directory(), box.person.directory("escape-script")
+    script = box.person.write(place / "script.py", "import os, sys\nprint('ran')\nprint(open(sys.argv[1]).read())\n")
     done = box.person.run([box.bin / "python", script, outside / "secret"], cwd="/")
+    assert done.stdout == "ran\n"
+    assert ("PermissionError" if box.backend == "landlock" else "FileNotFoundError") in done.stderr
+
+
+def test_a_script_in_a_home_opens_itself_only(canaries, box):
+    script = box.person.write(box.person.home / f"{canaries.mark}.py", "import sys\nprint('ran')\nopen(sys.argv[1])\n")
+    done = box.person.run([box.bin / "python", script, canaries.home_file], cwd="/")
+    script.unlink()
     assert done.stdout == "ran\n"
     assert ("PermissionError" if box.backend == "landlock" else "FileNotFoundError") in done.stderr
 

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from vsbox.policy.grants import is_below
 from vsbox.policy.model import Policy
 
 OLDEST = (3, 8)
+SECONDS_TO_SETTLE = 30
 
 
 @dataclass(frozen=True)
@@ -221,11 +222,10 @@ def _grow(staging: Path, root: Path, python: str | None, *, pip: bool) -> Interp
 
 def _remove(tree: Path) -> None:
     """Remove a tree in which threads of virtualenv may still be writing when we were interrupted."""
-    for _ in range(100):
-        shutil.rmtree(tree, ignore_errors=True)
-        if not tree.exists():
-            return
-        time.sleep(0.02)
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(timeout=SECONDS_TO_SETTLE)
+    shutil.rmtree(tree, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -233,8 +233,8 @@ def _staging(root: Path) -> Iterator[Path]:
     """A private directory beside the box; removed unless it was moved into place."""
     root.parent.mkdir(parents=True, exist_ok=True)
     staging = root.parent / f".{root.name}.vsbox-{secrets.token_hex(4)}"
-    staging.mkdir(mode=0o755)
     try:
+        staging.mkdir(mode=0o755)
         yield staging
     finally:
         _remove(staging)

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from vsbox.policy.grants import is_below
 from vsbox.policy.model import Policy
 
 OLDEST = (3, 8)
-SECONDS_TO_SETTLE = 30
+SECONDS_TO_SETTLE = 5
 
 
 @dataclass(frozen=True)
@@ -223,9 +224,13 @@ def _grow(staging: Path, root: Path, python: str | None, *, pip: bool) -> Interp
 def _remove(tree: Path) -> None:
     """Remove a tree in which threads of virtualenv may still be writing when we were interrupted."""
     for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
+        if thread is not threading.current_thread():
             thread.join(timeout=SECONDS_TO_SETTLE)
-    shutil.rmtree(tree, ignore_errors=True)
+    for _ in range(100):
+        shutil.rmtree(tree, ignore_errors=True)
+        time.sleep(0.02)
+        if not tree.exists():
+            return
 
 
 @contextlib.contextmanager

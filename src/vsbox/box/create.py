@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import shlex
 import shutil
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from vsbox.box.activation import render_activation
+from vsbox.box.environment import grow_environment
 from vsbox.box.layout import Layout, check_name
 from vsbox.box.store import save_policy, store, write_atomically
 from vsbox.box.sync import Synced, sync_launchers
-from vsbox.errors import BoxError, InterpreterError, UsageError, VsboxError
+from vsbox.errors import BoxError, UsageError, VsboxError
 from vsbox.host.collect import find_launcher, user_home
 from vsbox.plan.model import Interpreter, Plan
-from vsbox.policy.grants import is_below
 from vsbox.policy.model import Policy
-
-OLDEST = (3, 8)
-SECONDS_TO_SETTLE = 5
 
 
 @dataclass(frozen=True)
@@ -83,104 +74,6 @@ def directory_hint(root: Path) -> str:
     return shlex.quote(str(root))
 
 
-def _grow_environment(target: Path, python: str | None, *, pip: bool) -> Interpreter:
-    """Make the environment of ``inside`` with virtualenv and return its base Python.
-
-    The base is named by its real file: alias links below a home directory stay out of the box.
-
-    Security: this runs the base interpreter, which is the host's, on a directory that nobody
-    inside has ever written to.
-    """
-    import virtualenv
-
-    def plan(candidate: str, *options: str) -> virtualenv.run.Session:
-        arguments = ["--activators", "", "--no-periodic-update", "--no-vcs-ignore", "-p", candidate]
-        return virtualenv.session_via_cli([*arguments, *options, str(target)], setup_logging=False)
-
-    try:
-        info = _find_interpreter(python, plan)
-        real = os.path.realpath(info.system_executable or info.executable)
-        seeded = pip and _can_seed(real, plan)
-        plan(real, *([] if seeded else ["--no-seed"])).run()
-        if pip and not seeded:
-            _install_pip(target)
-    except (RuntimeError, SystemExit, ValueError) as error:
-        if "No space left on device" in str(error):
-            raise BoxError(f"cannot write {target.parent}: No space left on device") from error
-        cause = (str(error).strip().splitlines() or ["no reason given"])[-1]
-        raise InterpreterError(
-            f"cannot make an environment with {python or 'this Python'}: {cause}",
-            hint="name an interpreter by version, name or path: vsbox -p 3.12 DIR",
-        ) from error
-    return _interpreter_of(info)
-
-
-def _find_interpreter(python: str | None, plan: Callable[..., Any]) -> Any:
-    """Return virtualenv's knowledge of the base interpreter that was asked for."""
-    failure: Exception | None = None
-    for candidate in _candidates(python):
-        try:
-            info = plan(candidate, "--no-seed").interpreter
-        except RuntimeError as error:
-            failure = failure or error
-            continue
-        if tuple(info.version_info[:2]) < OLDEST:
-            raise InterpreterError(
-                f"cannot use {info.executable}: it is Python {info.version_str}",
-                hint="boxes take Python 3.8 and newer",
-            )
-        return info
-    raise RuntimeError(str(failure) or "no such interpreter")
-
-
-def _can_seed(python: str, plan: Callable[..., Any]) -> bool:
-    """Tell whether virtualenv brings pip for this Python; newer releases leave old ones out."""
-    try:
-        plan(python)
-    except RuntimeError:
-        return False
-    return True
-
-
-def _install_pip(target: Path) -> None:
-    """Install the pip that came with the base Python; the environment is still only ours."""
-    program = [str(target / "bin" / "python"), "-I", "-m", "ensurepip", "--default-pip"]
-    done = subprocess.run(program, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"it has no pip: {done.stderr.strip().splitlines()[-1:]}")
-
-
-def _candidates(python: str | None) -> Iterator[str]:
-    """What a person may have meant: what they said, else a pyenv version that no shim answers for."""
-    yield python or sys.executable
-    if python and re.fullmatch(r"(python)?3(\.\d+){0,2}", python):
-        versions = Path(os.environ.get("PYENV_ROOT") or Path(user_home(), ".pyenv")) / "versions"
-        wanted = python.removeprefix("python")
-        found = versions.glob(f"{wanted}*/bin/python") if versions.is_dir() else ()
-        yield from map(str, sorted(found, key=_version_key, reverse=True))
-
-
-def _version_key(path: Path) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", path.parent.parent.name)]
-
-
-def _interpreter_of(info: object) -> Interpreter:
-    executable = os.path.realpath(getattr(info, "system_executable"))  # noqa: B009 - untyped library
-    prefixes = {getattr(info, name, None) for name in ("system_prefix", "system_exec_prefix")}
-    stdlib = {getattr(info, "system_stdlib", None), getattr(info, "system_stdlib_platform", None)}
-    home = user_home()
-    trees = set()
-    for path in sorted(os.path.realpath(path) for path in (prefixes | stdlib) if path):
-        if is_below(home, path) or path == "/":
-            continue  # a prefix that is the home itself: its standard library is granted below
-        trees.add(path)
-    trees = {tree for tree in trees if not any(tree != other and is_below(tree, other) for other in trees)}
-    if not any(is_below(executable, tree) for tree in trees):
-        trees.add(executable)
-    libraries = sorted(os.path.realpath(path) for path in stdlib if path)
-    return Interpreter(executable, str(getattr(info, "version_str", "")), tuple(sorted(trees)), tuple(libraries))
-
-
 def _name_public_place(inside: Path, root: Path) -> None:
     """Make the scripts that came with the environment name the box, not the staging directory.
 
@@ -201,7 +94,7 @@ def _name_public_place(inside: Path, root: Path) -> None:
 
 def _grow(staging: Path, root: Path, python: str | None, *, pip: bool) -> Interpreter:
     layout = Layout(staging)
-    interpreter = _grow_environment(layout.inside, python, pip=pip)
+    interpreter = grow_environment(layout.inside, python, pip=pip)
     _name_public_place(layout.inside, root)
     (layout.inside / "inside").symlink_to(".")
     (layout.inside / "home").mkdir()
@@ -221,18 +114,6 @@ def _grow(staging: Path, root: Path, python: str | None, *, pip: bool) -> Interp
     return interpreter
 
 
-def _remove(tree: Path) -> None:
-    """Remove a tree in which threads of virtualenv may still be writing when we were interrupted."""
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread():
-            thread.join(timeout=SECONDS_TO_SETTLE)
-    for _ in range(100):
-        shutil.rmtree(tree, ignore_errors=True)
-        time.sleep(0.02)
-        if not tree.exists():
-            return
-
-
 @contextlib.contextmanager
 def _staging(root: Path) -> Iterator[Path]:
     """A private directory beside the box; removed unless it was moved into place."""
@@ -242,7 +123,7 @@ def _staging(root: Path) -> Iterator[Path]:
         staging.mkdir(mode=0o755)
         yield staging
     finally:
-        _remove(staging)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _put_in_place(staging: Path, root: Path, finish: Callable[[], Created]) -> Created:

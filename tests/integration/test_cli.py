@@ -260,7 +260,6 @@ def _start_create(person: Person, root: Path) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.flaky(reruns=3)  # virtualenv's threads may write once more as the interpreter ends
 @pytest.mark.parametrize("delay", [0, 0.1, 0.2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_creation_leaves_nothing(number: int, delay: float, person: Person, place: Path) -> None:

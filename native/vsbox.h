@@ -151,7 +151,6 @@ int take_listener(void); /* the seccomp listener made by OP_SECCOMP, or -1 */
 _Noreturn void verify_and_exit(const struct start *start);
 
 /* ---- supervise.c ---- */
-_Noreturn void run_init(const struct start *start, int channel);
 int run_outside(struct start *start, int *signal_out);
 
 /* ---- broker.c: metadata and UNIX sockets where Landlock does not reach ---- */

@@ -145,7 +145,7 @@ static bool is_in_place(const struct broker *broker, int fd, enum op op, bool wo
     for (uint32_t i = 0; i < start->plan.count; i++)
         if (start->plan.records[i].op == op && is_below(path, record_string(&start->plan.records[i], 0)))
             return true;
-    return working_directory && is_below(path, start->cwd);
+    return is_free_in_project(start, path) || (working_directory && is_below(path, start->cwd));
 }
 
 bool is_writable_place(const struct broker *broker, int fd)

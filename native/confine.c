@@ -189,7 +189,7 @@ static void set_limit(const struct record *r)
         fail_errno(NULL, "cannot set resource limit %d", resource);
 }
 
-static void grant_dynamic(const char *path, uint64_t access)
+void grant_dynamic(const char *path, uint64_t access)
 {
     if (ruleset >= 0)
         add_rule(path, access);
@@ -216,6 +216,9 @@ void do_payload_step(const struct start *start, const struct record *r)
     case OP_WORKDIR:
         if (start->show_cwd)
             grant_dynamic(start->cwd, record_int(r, 1));
+        break;
+    case OP_PROJECT:
+        grant_project(start, r);
         break;
     case OP_SCRIPT:
         if (start->script)

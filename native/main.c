@@ -48,11 +48,24 @@ static uint64_t mtime_ns(const struct stat *status)
     return (uint64_t)status->st_mtim.tv_sec * 1000000000u + (uint64_t)status->st_mtim.tv_nsec;
 }
 
-static void load_plan(struct start *start)
+static void check_place(const struct start *start)
+{
+    const struct record *root = plan_find(&start->plan, OP_ROOT);
+    if (!root || strcmp(record_string(root, 0), start->root) != 0)
+        fail(EXIT_OWN_FAILURE, "move it back, or make a new one here: its scripts name the old place",
+             "cannot use %s: this box was made at %s", start->root, root ? record_string(root, 0) : "another place");
+}
+
+static void locate_plan(const struct start *start, char path[static 8400], const char *suffix)
+{
+    snprintf(path, 8400, "%s/sandbox/plan%s%s%s", start->root, *start->variant ? "." : "", start->variant, suffix);
+}
+
+static void load_plan(struct start *start, const char *suffix)
 {
     char path[8400], hint[8600];
     struct stat status;
-    snprintf(path, sizeof path, "%s/sandbox/%s", start->root, start->verify ? "plan.new" : "plan");
+    locate_plan(start, path, suffix);
     snprintf(hint, sizeof hint, "make it anew: vsbox sync %s", start->root);
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &status) < 0)
@@ -71,14 +84,7 @@ static void load_plan(struct start *start)
     const char *problem = plan_decode(&start->plan, bytes, (size_t)status.st_size);
     if (problem)
         fail(EXIT_OWN_FAILURE, hint, "cannot use the plan of %s: %s", start->root, problem);
-}
-
-static void check_place(const struct start *start)
-{
-    const struct record *root = plan_find(&start->plan, OP_ROOT);
-    if (!root || strcmp(record_string(root, 0), start->root) != 0)
-        fail(EXIT_OWN_FAILURE, "move it back, or make a new one here: its scripts name the old place",
-             "cannot use %s: this box was made at %s", start->root, root ? record_string(root, 0) : "another place");
+    check_place(start);
 }
 
 static bool has_changed(const struct record *watch)
@@ -105,17 +111,18 @@ static bool is_stale(const struct plan *plan)
     return false;
 }
 
-/* Everything that needs judgement is Python's: COMPILER... ACTION ROOT. */
-static int call_python(const struct start *start, const char *action)
+/* Everything that needs judgement is Python's: COMPILER... ACTION ROOT [VARIANT]. */
+int call_python(const struct start *start, const char *action)
 {
     const struct record *compiler = plan_find(&start->plan, OP_COMPILER);
-    char *argv[MAX_FIELDS + 3] = {0};
+    char *argv[MAX_FIELDS + 4] = {0};
     if (!compiler)
         fail(EXIT_OWN_FAILURE, NULL, "cannot go on: the plan names no compiler");
     for (uint32_t i = 0; i < compiler->count; i++)
         argv[i] = (char *)record_string(compiler, i);
     argv[compiler->count] = (char *)action;
     argv[compiler->count + 1] = start->root;
+    argv[compiler->count + 2] = *start->variant ? (char *)start->variant : NULL;
     pid_t pid = fork();
     if (pid < 0)
         fail_errno(NULL, "cannot fork");
@@ -160,9 +167,34 @@ static void refresh_plan(struct start *start)
             exit(status);
         restart_if_replaced(start);
         plan_free(&start->plan);
-        load_plan(start);
-        check_place(start);
+        load_plan(start, "");
     }
+}
+
+/* What the environment may ask of one start; src/vsbox/policy/overrides.py gives them their meaning. */
+static const char *const OVERRIDES[] = {"BWRAP_ARGS", "SANDBOX_SECCOMP_ALLOW", "SANDBOX_USE_PIP_CACHE"};
+
+static void take_variant(struct start *start)
+{
+    char *text = NULL, path[8400];
+    size_t size = 0;
+    FILE *asked = open_memstream(&text, &size);
+    for (size_t i = 0; asked && i < sizeof OVERRIDES / sizeof *OVERRIDES; i++)
+        if (getenv(OVERRIDES[i]))
+            fprintf(asked, "%s=%s%c", OVERRIDES[i], getenv(OVERRIDES[i]), 0);
+    if (!asked || fclose(asked) != 0)
+        fail_errno(NULL, "cannot read the environment");
+    if (size > 0) {
+        snprintf(start->variant, sizeof start->variant, "x%016llx", (unsigned long long)fnv1a64(text, size));
+        locate_plan(start, path, "");
+        int status = access(path, F_OK) < 0 ? call_python(start, "compile") : 0;
+        if (status != 0)
+            exit(status);
+        plan_free(&start->plan);
+        load_plan(start, "");
+        refresh_plan(start);
+    }
+    free(text);
 }
 
 /* A directory handed over as a standard stream is the whole host to openat(2); a closed one would be the next file. */
@@ -261,15 +293,22 @@ int main(int argc, char **argv)
     if (is_inside(start.root))
         pass_through(&start);
     check_streams();
-    load_plan(&start);
+    load_plan(&start, start.verify ? ".new" : "");
     restart_if_replaced(&start); /* the plan may be for the newer one */
-    check_place(&start);
     refresh_plan(&start);
+    if (!start.verify)
+        take_variant(&start);
+    if (!start.verify && is_installation(&start)) {
+        plan_free(&start.plan);
+        load_plan(&start, ".install");
+    }
     choose_working_directory(&start);
     choose_script(&start);
     build_environment(&start, environ);
+    project_begin(&start);
     int signal_number = 0;
     int status = run_outside(&start, &signal_number);
+    project_end(&start);
     if (!start.verify && have_commands_changed(&start))
         call_python(&start, "sync");
     end_like(status, signal_number);

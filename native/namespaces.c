@@ -11,6 +11,7 @@
 #include <linux/openat2.h>
 #include <net/if.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -322,10 +323,20 @@ static void do_loopback(void)
     close(fd);
 }
 
-/* A mount point cannot be renamed, but what holds it can: moved away and rebuilt, a writable directory would keep its name and
- * give code inside the place of the box at the next start. So each directory on the way becomes a mount point as well. */
-static void pin_way_to(const char *path, const char *writable)
+static bool is_bound(const struct plan *plan, const char *path)
 {
+    for (uint32_t i = 0; i < plan->count; i++)
+        if (plan->records[i].op == OP_BIND && strcmp(record_string(&plan->records[i], 1), path) == 0)
+            return true;
+    return false;
+}
+
+/* A mount point cannot be renamed, but what holds it can: moved away and rebuilt, a writable directory would keep its name and
+ * give code inside the place of the box at the next start. So each directory on the way becomes a mount point as well, once. */
+static void pin_way_to(const struct start *start, const char *path, const char *writable)
+{
+    static char **pinned;
+    static size_t count;
     char way[4096];
     if (strlen(path) >= sizeof way || !is_below(path, writable))
         return;
@@ -334,7 +345,15 @@ static void pin_way_to(const char *path, const char *writable)
             continue;
         memcpy(way, path, i);
         way[i] = 0;
+        bool done = is_bound(&start->plan, way);
+        for (size_t j = 0; j < count && !done; j++)
+            done = strcmp(pinned[j], way) == 0;
+        if (done)
+            continue;
         do_bind(way, way, BIND_WRITABLE);
+        pinned = realloc(pinned, (count + 1) * sizeof *pinned);
+        if (!pinned || !(pinned[count++] = strdup(way)))
+            fail(EXIT_OWN_FAILURE, NULL, "cannot keep track of mounts");
     }
 }
 
@@ -344,7 +363,24 @@ static void bind_working_directory(const struct start *start)
     for (uint32_t i = 0; start->write_cwd && i < start->plan.count; i++) {
         const struct record *r = &start->plan.records[i];
         if (r->op == OP_BIND || r->op == OP_MASK)
-            pin_way_to(record_string(r, r->op == OP_BIND), start->cwd);
+            pin_way_to(start, record_string(r, r->op == OP_BIND), start->cwd);
+    }
+}
+
+/* Ways first, or they would cover what is mounted below them. A mount follows no link: links are looked at in the end. */
+static void protect_project(const struct start *start, const char *project, uint64_t flags)
+{
+    for (size_t i = 0; i < start->protected_count; i++)
+        if (!start->protected[i].link)
+            pin_way_to(start, start->protected[i].path, project);
+    for (size_t i = 0; i < start->protected_count; i++) {
+        const char *path = start->protected[i].path;
+        if (start->protected[i].link)
+            continue;
+        if (flags & PROJECT_HIDE)
+            do_mask(path, 0);
+        else
+            do_bind(path, path, 0);
     }
 }
 
@@ -382,6 +418,9 @@ void do_namespace_step(const struct start *start, const struct record *r)
     case OP_SCRIPT:
         if (start->script)
             do_bind(start->script, start->script, 0);
+        break;
+    case OP_PROJECT:
+        protect_project(start, record_string(r, 0), record_int(r, 1));
         break;
     case OP_LOOPBACK:
         do_loopback();

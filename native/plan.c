@@ -14,7 +14,8 @@ static const char *const SIGNATURES[OP_COUNT] = {
     [OP_RULE_OWN_PROC] = "i", [OP_RULE_STDIO] = "i", [OP_RESTRICT] = "",    [OP_SECCOMP] = "bi",
     [OP_PASS] = "s",       [OP_SET] = "ss",          [OP_WORKDIR] = "ii",   [OP_SCRIPT] = "i",
     [OP_PRIVATE] = "si",   [OP_WRITABLE] = "s",      [OP_HOME] = "s",
-    [OP_READ_ONLY] = "",
+    [OP_READ_ONLY] = "",   [OP_PROJECT] = "sii",     [OP_PROTECT] = "s",
+    [OP_INSTALLER] = "s*",
 };
 
 enum { HEADER_SIZE = 32 };

@@ -68,7 +68,8 @@ static bool is_granted(const struct plan *plan, const char *path)
     for (uint32_t i = 0; i < plan->count; i++) {
         const struct record *r = &plan->records[i];
         if ((namespaces && r->op == OP_BIND && is_below(path, record_string(r, 1))) ||
-            (!namespaces && r->op == OP_RULE && is_below(path, record_string(r, 0))))
+            (!namespaces && r->op == OP_RULE && is_below(path, record_string(r, 0))) ||
+            (r->op == OP_PROJECT && is_below(path, record_string(r, 0))))
             return true;
     }
     return false;
@@ -150,6 +151,49 @@ static const char *script_operand(char **arguments)
     return NULL;
 }
 
+/* pip is also pip3 and pip3.12. */
+static bool is_command(const char *name, const char *command)
+{
+    size_t length = strlen(command);
+    return strncmp(name, command, length) == 0 && strspn(name + length, "0123456789.") == strlen(name + length);
+}
+
+static bool installs(const struct record *installer, const char *name, char **arguments)
+{
+    if (!is_command(name, record_string(installer, 0)))
+        return false;
+    while (*arguments && **arguments == '-')
+        arguments++;
+    for (uint32_t i = 1; *arguments && i < installer->count; i++)
+        if (strcmp(*arguments, record_string(installer, i)) == 0)
+            return false;
+    return true;
+}
+
+/* The module that -m of a Python command line names, and what follows it; NULL without. */
+static const char *find_module(char **arguments, char ***rest)
+{
+    for (; *arguments && **arguments == '-'; arguments++) {
+        const char *flags = *arguments + 1;
+        if (*flags == '-')
+            continue;
+        for (; *flags; flags++) {
+            if (*flags == 'c')
+                return NULL;
+            if (*flags == 'm') {
+                bool attached = flags[1] != 0;
+                *rest = arguments + (attached || !arguments[1] ? 1 : 2);
+                return attached ? flags + 1 : arguments[1];
+            }
+            if (*flags == 'W' || *flags == 'X') {
+                arguments += flags[1] == 0 && arguments[1];
+                break;
+            }
+        }
+    }
+    return NULL;
+}
+
 static bool runs_python(const struct start *start)
 {
     const char *name = start->command ? start->command : start->arguments[0];
@@ -186,6 +230,23 @@ void choose_script(struct start *start)
     if (slash == path || is_private(&start->plan, path) || is_in_named_home(path))
         *slash = '/';
     start->script = strdup(path);
+}
+
+bool is_installation(const struct start *start)
+{
+    const char *name = start->command ? start->command : start->arguments[0];
+    char **arguments = start->arguments + 1;
+    const char *slash = strrchr(name, '/');
+    name = slash ? slash + 1 : name;
+    if (runs_python(start)) {
+        name = find_module(arguments, &arguments);
+        if (!name)
+            return false;
+    }
+    for (uint32_t i = 0; i < start->plan.count; i++)
+        if (start->plan.records[i].op == OP_INSTALLER && installs(&start->plan.records[i], name, arguments))
+            return true;
+    return false;
 }
 
 static bool is_passed(const struct plan *plan, const char *entry)

@@ -53,9 +53,13 @@ enum op {
     OP_WRITABLE,      /* s     a tree the payload may write to, for the broker */
     OP_HOME,          /* s     $HOME inside, and the directory of last resort */
     OP_READ_ONLY,     /*       all binds so far */
+    OP_PROJECT,       /* sii   a writable tree, enum project_flags, Landlock access to what is not protected in it */
+    OP_PROTECT,       /* s     a name protected in it; a trailing * makes it a prefix */
+    OP_INSTALLER,     /* s*    a command that takes the plan for installing, unless its first word is one of the others */
     OP_COUNT
 };
 
+enum project_flags { PROJECT_HIDE = 1 /* protected things are not even seen */ };
 enum bind_flags { BIND_WRITABLE = 1, BIND_DEVICE = 2, BIND_OPTIONAL = 4, BIND_PLAIN = 8 };
 enum workdir_mode { WORKDIR_NONE = 0, WORKDIR_READ = 1, WORKDIR_WRITE = 2 };
 enum privacy {
@@ -113,8 +117,14 @@ bool send_message(int channel, enum message_kind kind, int value, const char *te
 
 /* ---- start.c: what is known when a start begins ---- */
 
+struct protected {
+    char *path;
+    char *link; /* its text if it is a symbolic link, or NULL */
+};
+
 struct start {
     char *root;    /* the box */
+    char variant[32]; /* of the plan, for what the environment asks of this start: "" or "x" and a hash */
     char *command; /* name of the launcher, or NULL with exec: the command is arguments[0] */
     char **arguments;
     char **arguments_outside; /* as they were given to us */
@@ -123,6 +133,8 @@ struct start {
     bool show_cwd;    /* grant the working directory */
     bool write_cwd;
     char *script;     /* absolute path of a script named on the command line or of its directory, or NULL */
+    struct protected *protected; /* what the project directory holds that code inside must not change */
+    size_t protected_count;
     bool verify;      /* prove the confinement instead of starting a command */
     struct plan plan;
 };
@@ -132,7 +144,17 @@ bool is_private(const struct plan *plan, const char *path);
 void choose_working_directory(struct start *start);
 void choose_script(struct start *start);
 void build_environment(struct start *start, char **environ_outside);
+bool is_installation(const struct start *start);
 char **build_argv(const struct start *start, const char **program);
+
+/* ---- project.c: what the host would execute in a project ---- */
+void project_begin(struct start *start);
+void project_end(const struct start *start);
+void grant_project(const struct start *start, const struct record *r); /* Landlock rules for what is not protected */
+bool is_free_in_project(const struct start *start, const char *path);
+
+/* ---- main.c ---- */
+int call_python(const struct start *start, const char *action); /* exit status of COMPILER... ACTION ROOT */
 
 /* ---- namespaces.c: the new root ---- */
 
@@ -141,6 +163,7 @@ void do_namespace_step(const struct start *start, const struct record *record);
 
 /* ---- confine.c: what the payload's process does to itself ---- */
 
+void grant_dynamic(const char *path, uint64_t access); /* a Landlock rule for what the plan does not name */
 void do_payload_step(const struct start *start, const struct record *record);
 void drop_capabilities(void); /* for good, also across exec */
 void empty_capabilities(void); /* of a process that never execs */

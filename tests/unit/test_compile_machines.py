@@ -142,7 +142,7 @@ def test_landlock_closes_the_network_only_when_asked(abi: int, network: str) -> 
 @pytest.mark.parametrize("tier", Tier)
 def test_a_receipt_has_every_aspect_once(tier: Tier) -> None:
     receipt = compiled(machine(), tier).receipt
-    assert [row.aspect for row in receipt.rows] == list(Aspect)
+    assert [row.aspect for row in receipt.rows] == [aspect for aspect in Aspect if aspect is not Aspect.PROJECT]
     assert receipt.tier == tier.value
 
 

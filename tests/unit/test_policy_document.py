@@ -112,7 +112,7 @@ def test_what_is_not_a_policy_is_an_error(data: bytes) -> None:
         {"preset": "open"},
         {"network": "localhost"},
         {"packages": True},
-        {"backend": "bubblewrap"},
+        {"backend": "docker"},
         {"allowed_paths": "/a"},
         {"allowed_paths": [1]},
         {"allowed_paths": None},

@@ -1,29 +1,39 @@
-"""What the launcher asks of Python: ``python -I -m vsbox.box compile|sync BOX``.
+"""What the launcher asks of Python: ``python -I -m vsbox.box compile|sync|tidy BOX [VARIANT]``.
 
 Started outside, with standard input closed and standard output going to standard error.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 
 from vsbox.box.layout import Layout, open_box
-from vsbox.box.store import load_policy, locked, store
+from vsbox.box.store import load_policy, locked, plan_path, store, store_variant
 from vsbox.box.sync import VALID_NAME, refresh_launcher, sync_launchers
+from vsbox.box.tidy import tidy
 from vsbox.errors import VsboxError
 from vsbox.host.collect import watch
+from vsbox.plan.steps import printable
+from vsbox.policy.overrides import with_overrides
 
 MOST_NOTICES = 20
 
 
-def compile_box(layout: Layout) -> None:
+def compile_box(layout: Layout, variant: str = "") -> None:
     """Make the plan anew after the policy or the machine changed; of many starts at once, one does it."""
-    before = watch(str(layout.plan))
+    plan = plan_path(layout, variant)
+    before = watch(str(plan))
     with locked(layout):
-        if watch(str(layout.plan)) != before:
+        if watch(str(plan)) != before:
             return
         refresh_launcher(layout)
-        store(layout, load_policy(layout))
+        policy = load_policy(layout)
+        if variant:
+            store_variant(layout, with_overrides(policy, os.environ), variant)
+        else:
+            store(layout, policy)
 
 
 def sync_box(layout: Layout) -> None:
@@ -44,14 +54,29 @@ def sync_box(layout: Layout) -> None:
         sys.stderr.write(f"vsbox: and {len(synced.held_back) - MOST_NOTICES} more that got no launcher\n")
 
 
-ACTIONS = {"compile": compile_box, "sync": sync_box}
+def tidy_box(layout: Layout) -> None:
+    """Clean up after runs in a project and say what was found."""
+    with locked(layout):
+        tidied = tidy(layout, load_policy(layout))
+    for path, place in list(tidied.quarantined.items())[:MOST_NOTICES]:
+        sys.stderr.write(
+            f"vsbox: your own tools would execute {printable(path)}, which appeared during a run\n"
+            f"       it is now {printable(str(place))}; if it is yours, move it back\n"
+        )
+    if len(tidied.quarantined) > MOST_NOTICES:
+        sys.stderr.write(f"vsbox: and {len(tidied.quarantined) - MOST_NOTICES} more\n")
+    for path in tidied.restored[:MOST_NOTICES]:
+        sys.stderr.write(f"vsbox: the link {printable(path)} vanished during a run and was put back\n")
+
+
+ACTIONS: dict[str, Callable[..., None]] = {"compile": compile_box, "sync": sync_box, "tidy": tidy_box}
 
 
 def main(argv: list[str]) -> int:
     """Carry out one action; return the exit status."""
     try:
-        action, root = argv
-        ACTIONS[action](open_box(root))
+        action, root, *variant = argv
+        ACTIONS[action](open_box(root), *(variant if action == "compile" else ()))
     except (VsboxError, OSError) as error:
         hint = getattr(error, "hint", None)
         sys.stderr.write(f"vsbox: {error}\n" + (f"       {hint}\n" if hint else ""))

@@ -92,30 +92,36 @@ def _name_public_place(inside: Path, root: Path) -> None:
         script.write_bytes(content)
 
 
-def _grow(staging: Path, root: Path, python: str | None, *, pip: bool) -> Interpreter:
-    layout = Layout(staging)
-    interpreter = grow_environment(layout.inside, python, pip=pip)
-    _name_public_place(layout.inside, root)
+def outfit(layout: Layout, root: Path, interpreter: Interpreter) -> None:
+    """Give a directory that holds ``inside`` all else that makes a box; ``root`` is where it will be."""
     (layout.inside / "inside").symlink_to(".")
     (layout.inside / "home").mkdir()
     for directory in (layout.bin, layout.sandbox, layout.home / "tmp"):
         directory.mkdir(parents=True)
-    (layout.home).chmod(0o700)
-    shutil.copyfile(layout.inside / "pyvenv.cfg", staging / "pyvenv.cfg")
-    (staging / "lib").symlink_to("inside/lib")
-    (staging / ".gitignore").write_text("*\n")
+    layout.home.chmod(0o700)
+    shutil.copyfile(layout.inside / "pyvenv.cfg", layout.root / "pyvenv.cfg")
+    (layout.root / "lib").symlink_to("inside/lib")
+    (layout.root / ".gitignore").write_text("*\n")
     shutil.copyfile(find_launcher(), layout.launcher)
     layout.launcher.chmod(0o755)
     shutil.copy2(layout.launcher, layout.sandbox / "verify")
     write_atomically(layout.sandbox / "interpreter.json", msgspec.json.encode(interpreter))
     for name, content in render_activation(str(root), prompt=root.name).items():
         (layout.bin / name).write_bytes(content)
-        (layout.inside / "bin" / name).write_bytes(content)
+
+
+def _grow(staging: Path, root: Path, python: str | None, *, pip: bool) -> Interpreter:
+    layout = Layout(staging)
+    interpreter = grow_environment(layout.inside, python, pip=pip)
+    _name_public_place(layout.inside, root)
+    outfit(layout, root, interpreter)
+    for name in render_activation(str(root), prompt=root.name):
+        shutil.copyfile(layout.bin / name, layout.inside / "bin" / name)
     return interpreter
 
 
 @contextlib.contextmanager
-def _staging(root: Path) -> Iterator[Path]:
+def staging_beside(root: Path) -> Iterator[Path]:
     """A private directory beside the box; removed unless it was moved into place."""
     root.parent.mkdir(parents=True, exist_ok=True)
     staging = root.parent / f".{root.name}.vsbox-{secrets.token_hex(4)}"
@@ -159,7 +165,7 @@ def create(
     policy = msgspec.structs.replace(policy, venv_root=str(root))
     _check_target(root, clear=clear)
 
-    with _staging(root) as staging:
+    with staging_beside(root) as staging:
         interpreter = _grow(staging, root, python, pip=pip)
         save_policy(Layout(staging), policy)
 

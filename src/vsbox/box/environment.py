@@ -38,17 +38,32 @@ class _Answer(msgspec.Struct, omit_defaults=True):
 def grow_environment(target: Path, python: str | None, *, pip: bool) -> Interpreter:
     """Make an environment at ``target`` and return its base Python.
 
-    Security: this runs the base interpreter, which is the host's, on a directory that nobody
-    inside has ever written to.
-
     Raises:
         InterpreterError: no such Python, or it cannot make an environment.
         BoxError: the directory cannot be written.
         BaseException: an interruption; no process of ours writes to ``target`` any more then.
     """
+    return _ask(str(target), "pip" if pip else "", python or sys.executable)
+
+
+def find_interpreter(python: str) -> Interpreter:
+    """Return what virtualenv finds out about a base Python.
+
+    Raises:
+        InterpreterError: it is none, or too old.
+    """
+    return _ask("", "", python)
+
+
+def _ask(target: str, pip: str, python: str) -> Interpreter:
+    """Let a process of its own do the work.
+
+    Security: this runs the base interpreter, which is the host's, on a directory that nobody
+    inside has ever written to.
+    """
     if sys.platform == "win32":
         raise BoxError("cannot make an environment: boxes need a POSIX system")
-    command = [sys.executable, "-I", "-m", __name__, str(target), "pip" if pip else "", python or sys.executable]
+    command = [sys.executable, "-I", "-m", __name__, target, pip, python]
     # An interruption while the process starts would leave nobody who knows it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
@@ -66,7 +81,7 @@ def grow_environment(target: Path, python: str | None, *, pip: bool) -> Interpre
     try:
         answer = msgspec.json.decode(said, type=_Answer)
     except msgspec.DecodeError as error:
-        raise BoxError(f"cannot make an environment at {target}: virtualenv ended with {process.returncode}") from error
+        raise BoxError(f"cannot use {python}: virtualenv ended with {process.returncode}") from error
     if answer.interpreter is None:
         kind = InterpreterError if answer.of_interpreter else BoxError
         raise kind(answer.error, hint=answer.hint)
@@ -82,10 +97,12 @@ def _grow(target: Path, python: str, *, pip: bool) -> Interpreter:
 
     def plan(candidate: str, *options: str) -> virtualenv.run.Session:
         arguments = ["--activators", "", "--no-periodic-update", "--no-vcs-ignore", "-p", candidate]
-        return virtualenv.session_via_cli([*arguments, *options, str(target)], setup_logging=False)
+        return virtualenv.session_via_cli([*arguments, *options, str(target) or "."], setup_logging=False)
 
     try:
         info = _find_interpreter(python, plan)
+        if not target.name:
+            return _interpreter_of(info)
         real = os.path.realpath(info.system_executable or info.executable)
         seeded = pip and _can_seed(real, plan)
         plan(real, *([] if seeded else ["--no-seed"])).run()

@@ -6,6 +6,7 @@
     sandbox/    OUTSIDE  sandbox.json, plan, receipt.json, summary.txt, interpreter.json, launchers exec and verify
     inside/     INSIDE   the environment, which code inside sees as the box
     home/       INSIDE   $HOME
+    installs/   INSIDE   $HOME while packages are installed, where they are read-only at other times
 
 Law 1: nothing below ``inside`` or ``home`` is ever read by this package; of ``inside/bin`` it takes
 names only.
@@ -50,6 +51,11 @@ class Layout:
     def home(self) -> Path:
         """``$HOME`` inside."""
         return self.root / "home"
+
+    @property
+    def installs(self) -> Path:
+        """``$HOME`` while packages are installed."""
+        return self.root / "installs"
 
     @property
     def policy(self) -> Path:

@@ -15,17 +15,21 @@ import msgspec
 
 from vsbox.backends import choose
 from vsbox.box.layout import Layout
+from vsbox.box.pip import provide_pip
 from vsbox.errors import BoxError, CannotEnforceError, PolicyError, VsboxError
 from vsbox.host.collect import collect
 from vsbox.host.facts import HostFacts
+from vsbox.plan import steps
 from vsbox.plan.compile import compile_plan
-from vsbox.plan.encode import encode
+from vsbox.plan.encode import encode, fnv1a64
 from vsbox.plan.model import BoxFacts, Interpreter, Plan
 from vsbox.plan.steps import printable
 from vsbox.plan.system import candidates
 from vsbox.policy.document import SCHEMA_NAME, parse, render, schema
 from vsbox.policy.grants import grants_of
 from vsbox.policy.model import Policy
+from vsbox.policy.overrides import asked_text
+from vsbox.policy.presets import with_preset
 
 VERIFY_SECONDS = 60
 
@@ -102,35 +106,39 @@ def commands_mtime_ns(layout: Layout) -> int:
         return 0
 
 
-def gather(layout: Layout, policy: Policy) -> tuple[HostFacts, BoxFacts]:
-    """Return the facts that a compilation of this box needs."""
+def gather(layout: Layout, policy: Policy, root: Path | None = None) -> tuple[HostFacts, BoxFacts]:
+    """Return the facts that a compilation of this box needs; ``root``: where it will be, unless it is there."""
     interpreter = load_interpreter(layout)
     facts = collect(
         (*candidates(), *interpreter.trees, *(grant.path for grant in grants_of(policy))),
         watched=(str(layout.policy), interpreter.executable, str(layout.sandbox / "interpreter.json")),
     )
-    return facts, BoxFacts(str(layout.root), interpreter, commands_mtime_ns(layout))
+    return facts, BoxFacts(str(root or layout.root), interpreter, commands_mtime_ns(layout))
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A plan and what it was compiled from."""
+    """A plan, the one for installing where packages are else read-only, and what both were compiled from."""
 
     plan: Plan
     facts: HostFacts
     box: BoxFacts
+    installing: Plan | None = None
 
 
-def plan_and_facts(layout: Layout, policy: Policy) -> Compiled:
+def plan_and_facts(layout: Layout, policy: Policy, root: Path | None = None) -> Compiled:
     """Compile a policy for this box on this machine, without storing anything."""
-    facts, box = gather(layout, policy)
+    facts, box = gather(layout, policy, root)
     if not Path(box.interpreter.executable).exists():
         raise BoxError(
             f"cannot use {layout.root}: its Python {box.interpreter.executable} is gone",
             hint=f"make the box anew: vsbox --clear {layout.root}",
         )
     backend = choose(policy.backend, facts).backend
-    return Compiled(compile_plan(policy, facts, box, backend.tier), facts, box)
+    plan = compile_plan(policy, facts, box, backend.tier)
+    installs = with_preset(policy).packages == "install"
+    installing = compile_plan(policy, facts, box, backend.tier, installing=True) if installs else None
+    return Compiled(plan, facts, box, installing)
 
 
 def summary(policy: Policy, plan: Plan) -> str:
@@ -173,9 +181,36 @@ def _prove(layout: Layout) -> None:
 
 def _restore_directories(layout: Layout) -> None:
     """Make again what code inside may have removed and a start needs; a link in its place stays and is an error."""
-    for directory in (layout.inside / "home", layout.home / "tmp"):
+    for directory in (layout.inside / "home", layout.home / "tmp", layout.installs, layout.installs / "tmp"):
         with contextlib.suppress(FileExistsError):
             directory.mkdir()
+
+
+def plan_path(layout: Layout, variant: str) -> Path:
+    """Return where the plan of a variant is; the one of ``sandbox.json`` itself has no name."""
+    return layout.sandbox / (f"plan.{variant}" if variant else "plan")
+
+
+def _put(layout: Layout, plan: Plan, path: Path) -> None:
+    """Prove a plan from inside and put it in its place."""
+    candidate = layout.sandbox / "plan.new"
+    try:
+        write_atomically(candidate, encode(plan.steps))
+        _prove(layout)
+        os.replace(candidate, path)  # noqa: PTH105
+    except subprocess.TimeoutExpired as error:
+        raise CannotEnforceError(f"cannot confine {layout.root}: its proof took too long") from error
+    finally:
+        candidate.unlink(missing_ok=True)
+
+
+def _put_all(layout: Layout, compiled: Compiled, variant: str) -> None:
+    """Put the plan that makes others stale last: launchers look at it first."""
+    path = plan_path(layout, variant)
+    if compiled.installing:
+        provide_pip(layout, compiled.box.interpreter)
+        _put(layout, compiled.installing, path.with_name(f"{path.name}.install"))
+    _put(layout, compiled.plan, path)
 
 
 def store(layout: Layout, policy: Policy) -> Plan:
@@ -185,20 +220,42 @@ def store(layout: Layout, policy: Policy) -> Plan:
         VsboxError: the policy or the machine does not allow it.
         OSError: the box cannot be written.
     """
-    plan = plan_and_facts(layout, policy).plan
+    compiled = plan_and_facts(layout, policy)
+    plan = compiled.plan
     _restore_directories(layout)
-    candidate = layout.sandbox / "plan.new"
-    try:
-        write_atomically(candidate, encode(plan.steps))
-        _prove(layout)
-        os.replace(candidate, layout.plan)  # noqa: PTH105
-    except subprocess.TimeoutExpired as error:
-        raise CannotEnforceError(f"cannot confine {layout.root}: its proof took too long") from error
-    finally:
-        candidate.unlink(missing_ok=True)
+    for variant in layout.sandbox.glob("plan.x*"):
+        variant.unlink(missing_ok=True)
+    _put_all(layout, compiled, "")
     write_atomically(layout.sandbox / "receipt.json", msgspec.json.encode(plan.receipt))
     write_atomically(layout.sandbox / "summary.txt", summary(policy, plan).encode() + b"\n")
     return plan
+
+
+def check_policy(layout: Layout, policy: Policy, root: Path) -> None:
+    """Refuse a policy that a box could not carry out at ``root``, where it is about to be.
+
+    Raises:
+        VsboxError: as ``store`` would.
+    """
+    plan_and_facts(layout, policy, root)
+
+
+def store_unproven(layout: Layout, policy: Policy, root: Path) -> None:
+    """Store a plan that says no more than how to make one: the first start at ``root`` does so."""
+    facts, _ = gather(layout, policy, root)
+    stale = (steps.Root(str(root)), steps.Owner(facts.uid), steps.Kernel("none yet"), steps.Compiler(facts.compiler))
+    write_atomically(layout.plan, encode(stale))
+
+
+def store_variant(layout: Layout, policy: Policy, variant: str) -> None:
+    """Compile, prove and store the plan of a start that the environment asks something of.
+
+    Raises:
+        PolicyError: what is asked cannot be carried out, or the launcher read something else.
+    """
+    if variant != f"x{fnv1a64(os.fsencode(asked_text(os.environ))):016x}":
+        raise PolicyError(f"cannot make plan {variant}: the environment does not ask for it")
+    _put_all(layout, plan_and_facts(layout, policy), variant)
 
 
 def change_policy(layout: Layout, policy: Policy) -> Plan:

@@ -144,6 +144,22 @@ def _make(layout: Layout, path: Path) -> None:
     temporary.unlink(missing_ok=True)  # rename(2) does nothing when both are links of one file
 
 
+def check_launchers(layout: Layout) -> None:
+    """Make sure that what calls itself a box is one: each command in its ``bin`` is the launcher that we know.
+
+    Raises:
+        BoxError: it is not ours, or something else is among its commands.
+    """
+    if not filecmp.cmp(find_launcher(), layout.launcher, shallow=False):
+        raise BoxError(
+            f"cannot take {layout.root} for a box: its launcher is not that of this version",
+            hint=f"if another version of vsbox made it: vsbox sync {layout.root}",
+        )
+    for path in layout.bin.iterdir():
+        if not ACTIVATION.fullmatch(path.name) and not _is_launcher(path, layout.launcher):
+            raise BoxError(f"cannot take {layout.root} for a box: {path} is not a launcher", hint="remove it")
+
+
 def refresh_launcher(layout: Layout) -> None:
     """Bring a box that an older vsbox made to the launcher of this one, all its names included."""
     newest = find_launcher()

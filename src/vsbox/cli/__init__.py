@@ -13,6 +13,8 @@ from vsbox.errors import UsageError, VsboxError
 
 COMMANDS = {
     "create": "vsbox.cli.create",
+    "wrap": "vsbox.cli.wrap",
+    "unwrap": "vsbox.cli.wrap",
     "exec": "vsbox.cli.exec_",
     "allow": "vsbox.cli.allow",
     "deny": "vsbox.cli.allow",
@@ -25,7 +27,7 @@ COMMANDS = {
 }
 
 
-PLANNED = ("wrap", "unwrap", "list", "inspect", "kill", "learn", "report", "diff", "apparmor", "run", "python")
+PLANNED = ("list", "inspect", "kill", "learn", "report", "diff", "apparmor", "run", "python")
 
 
 def _refuse_slip(word: str) -> None:

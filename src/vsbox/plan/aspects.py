@@ -126,6 +126,7 @@ NEWER_LANDLOCK: Final = "a kernel with a newer Landlock, or user namespaces (`vs
 
 TABLE: Final = (
     Aspects(Aspect.FILES, "only what is granted", _files),
+    Aspects(Aspect.PROJECT, "nothing left in the project that the host would execute unasked", _files),
     Aspects(Aspect.TRUNCATE, "no truncating beyond grants", _truncate, f"Linux 6.2: {NEWER_LANDLOCK}"),
     Aspects(Aspect.METADATA, "no chmod, chown, utime, xattr beyond grants", _metadata),
     Aspects(Aspect.PROCESSES, "no other process visible or traceable", _processes),
@@ -164,6 +165,7 @@ def _note(aspect: Aspect, situation: Situation) -> str:
     if situation.namespaces:
         return ""
     return {
+        Aspect.PROJECT: "nothing new can be made in directories that hold something protected",
         Aspect.FILES: "size, dates and link target of any path can be read, content cannot",
         Aspect.SHARED_MEMORY: "/dev/shm is closed: multiprocessing locks need allow_degraded shared-memory",
         Aspect.NETWORK: "localhost is closed as well" if situation.offline else "",
@@ -171,9 +173,13 @@ def _note(aspect: Aspect, situation: Situation) -> str:
     }.get(aspect, "")
 
 
+def _concerned(situation: Situation) -> tuple[Aspects, ...]:
+    return tuple(entry for entry in TABLE if entry.aspect is not Aspect.PROJECT or situation.policy.project)
+
+
 def lacking(situation: Situation) -> tuple[Row, ...]:
     """Return the rows of aspects that nothing enforces and that the policy does not give up."""
-    rows = (_judge(entry, situation) for entry in TABLE)
+    rows = (_judge(entry, situation) for entry in _concerned(situation))
     return tuple(row for row in rows if row.state == "cannot enforce")
 
 
@@ -191,4 +197,4 @@ def judge(situation: Situation) -> Receipt:
             + "; ".join(row.asked for row in gaps),
             hint=f"needed: {gaps[0].advice}; or name it in allow_degraded of sandbox.json",
         )
-    return Receipt(situation.tier.value, tuple(_judge(entry, situation) for entry in TABLE))
+    return Receipt(situation.tier.value, tuple(_judge(entry, situation) for entry in _concerned(situation)))

@@ -14,12 +14,12 @@ from typing import Final
 
 from vsbox.errors import CannotEnforceError, PolicyError
 from vsbox.host.facts import HostFacts
-from vsbox.plan import landlock, steps, system
+from vsbox.plan import landlock, project, steps, system
 from vsbox.plan.aspects import Situation, judge
 from vsbox.plan.encode import fnv1a64
 from vsbox.plan.environment import PASSED, search_path
 from vsbox.plan.model import BoxFacts, Plan, Tier
-from vsbox.plan.steps import BIND_DEVICE, BIND_OPTIONAL, BIND_PLAIN, BIND_WRITABLE, Step
+from vsbox.plan.steps import BIND_DEVICE, BIND_OPTIONAL, BIND_PLAIN, BIND_WRITABLE, PROJECT_HIDE, Step
 from vsbox.policy.grants import Access, Grant, grants_of, is_below
 from vsbox.policy.model import Aspect, Policy
 from vsbox.policy.presets import with_preset
@@ -37,6 +37,7 @@ CLONE_NEWNET: Final = 0x40000000
 # setrlimit(2): numbers shared by x86_64 and aarch64
 RLIMITS: Final = (("cpu_seconds", 0), ("file_bytes", 1), ("processes", 6), ("open_files", 7))
 
+PIP: Final = "/run/vsbox/pip"
 ROOT_BYTES: Final = 16 << 20
 WORKDIR_MODES: Final = {"none": 0, "read": 1, "write": 2}
 # Landlock asks for the right to truncate at every open, as an option, and climbs to the root where a rule
@@ -57,8 +58,11 @@ SOCKET_CALLS: Final = frozenset({"connect"})
 class Compiler:
     """One compilation; each method yields the steps of one concern, in the launcher's order."""
 
-    def __init__(self, policy: Policy, facts: HostFacts, box: BoxFacts, tier: Tier) -> None:
+    def __init__(self, policy: Policy, facts: HostFacts, box: BoxFacts, tier: Tier, *, installing: bool) -> None:
         self.policy = with_preset(policy)
+        self.installing = installing
+        self.packages_writable = self.policy.packages == "write" or (self.policy.packages == "install" and installing)
+        self.home_source = box.installs if installing else box.home
         self.facts = facts
         self.box = box
         self.situation = Situation(tier, facts, self.policy)
@@ -66,6 +70,7 @@ class Compiler:
         self.grants = grants_of(self.policy)
         self.by_path = {grant.path: grant for grant in self.grants}
         self.prefix = box.root if self.namespaces else box.inside
+        self.home = box.home if self.namespaces else self.home_source
         self.known_fs = landlock.known_fs(facts.landlock_abi)
         self.read = READ_EARLY if self.namespaces or self.situation.broker else landlock.READ
 
@@ -92,6 +97,11 @@ class Compiler:
             raise PolicyError(
                 f"bad venv_root in sandbox.json: it says {self.policy.venv_root!r} "
                 f"and the box is at {self.box.root!r}"
+            )
+        if self.policy.preset == "project" and self.policy.project is None:
+            raise PolicyError(
+                "bad sandbox.json: preset 'project' needs the key project",
+                hint="name the directory of your project there, or: vsbox wrap --project DIR",
             )
         for grant in self.grants:
             self._check_grant(grant)
@@ -121,7 +131,8 @@ class Compiler:
             self._check_without_namespaces(grant)
 
     def _check_ancestor(self, grant: Grant) -> None:
-        if grant.path == "/" or (grant.access is Access.WRITE and not self.namespaces):
+        by_children = grant.path == self.policy.project  # in the Landlock-only tier, without the box
+        if grant.path == "/" or (grant.access is Access.WRITE and not self.namespaces and not by_children):
             raise PolicyError(
                 f"cannot grant {grant.path}: it holds the box {self.box.root}, whose policy and "
                 "launchers code inside could then change",
@@ -169,7 +180,11 @@ class Compiler:
         yield steps.Alias("shell", self._shell())
         yield steps.Keyring()
         yield steps.Bin(f"{self.prefix}/bin")
-        yield steps.Home(self.box.home)
+        yield steps.Home(self.home)
+        if self.policy.packages == "install":
+            yield from (steps.Installer(words) for words in project.INSTALLERS)
+        if self.policy.project:
+            yield from (steps.Protect(name) for name in project.PROTECTED)
         for path, kind in (*system.PRIVATE_PLACES, (self.facts.home, system.PRIVATE_HOME)):
             yield steps.Private(path, kind)
         yield steps.Private(self.box.root, system.PRIVATE_BELOW)
@@ -186,13 +201,17 @@ class Compiler:
         for name in (*PASSED, *self.policy.environment.pass_):
             yield steps.Pass(name)
         variables = {
-            "HOME": self.box.home,
+            "HOME": self.home,
             "PATH": search_path(f"{self.prefix}/bin"),
             "VIRTUAL_ENV": self.prefix,
             "SHELL": self._shell(),
         }
         if not self.namespaces:
-            variables["TMPDIR"] = f"{self.box.home}/tmp"
+            variables["TMPDIR"] = f"{self.home}/tmp"
+        if self.policy.project:
+            variables |= project.variables(self.home, installing=self.installing)
+        if self.installing:
+            variables["PYTHONPATH"] = PIP if self.namespaces else self.box.pip
         if self.facts.index.config_file:
             variables["PIP_CONFIG_FILE"] = self.facts.index.config_file
         for name, value in (variables | self.policy.environment.set).items():
@@ -219,6 +238,8 @@ class Compiler:
         yield steps.Tmpfs("/var/tmp", self.policy.limits.tmp_bytes, 0o1777)
         yield steps.Workdir(WORKDIR_MODES[self.policy.working_directory or "none"], 0)
         yield from self._binds()
+        if self.policy.project:
+            yield steps.Project(self.policy.project, PROJECT_HIDE if self.installing else 0, 0)
         yield steps.Script(0)
         if self.situation.offline:
             yield steps.Loopback()
@@ -253,9 +274,11 @@ class Compiler:
         binds: dict[str, Step] = {
             path: steps.Bind(path, path, BIND_OPTIONAL) for path in self._support_paths()
         }
-        packages = BIND_WRITABLE if self.policy.packages == "write" else 0
+        packages = BIND_WRITABLE if self.packages_writable else 0
         binds[self.box.root] = steps.Bind(self.box.inside, self.box.root, packages)
-        binds[self.box.home] = steps.Bind(self.box.home, self.box.home, BIND_WRITABLE)
+        binds[self.box.home] = steps.Bind(self.home_source, self.box.home, BIND_WRITABLE)
+        if self.installing:
+            binds[PIP] = steps.Bind(self.box.pip, PIP, 0)
         for grant in self.grants:
             binds[grant.path] = self._bind_grant(grant)
         for path in self._pinned(set(binds)):
@@ -328,6 +351,9 @@ class Compiler:
             yield steps.Rule(path, access & self.known_fs & (landlock.FILE if is_file else ~0))
         if not self.namespaces:
             yield steps.RuleOwnProc(landlock.READ & self.known_fs)
+        if self.policy.project and not self.namespaces:
+            flags = PROJECT_HIDE if self.installing else 0
+            yield steps.Project(self.policy.project, flags, landlock.WRITE & self.known_fs)
         yield steps.RuleStdio(self.known_fs)
         mode = WORKDIR_MODES[self.policy.working_directory or "none"]
         access = landlock.WRITE if mode == WORKDIR_MODES["write"] else self.read
@@ -361,6 +387,8 @@ class Compiler:
         for path in (*self.box.interpreter.libraries, *self._support_paths()):
             yield path, self.read
         yield f"{self.box.root}/bin", self.read
+        if self.installing:
+            yield self.box.pip, self.read
         yield from self._writable_rules(self.box.inside)
         for grant in self.grants:
             if grant.access is Access.READ:
@@ -370,15 +398,16 @@ class Compiler:
         for path in self._writable_trees(packages):
             device = self.facts.path(path).kind == "device"
             yield path, landlock.DEVICE if device else landlock.WRITE
-        if self.policy.packages != "write" and not self.namespaces:
+        if not self.packages_writable and not self.namespaces:
             yield packages, self.read
 
     def _writable_trees(self, packages: str) -> Iterator[str]:
-        if self.policy.packages == "write":
+        if self.packages_writable:
             yield packages
-        yield self.box.home
+        yield self.home
         for grant in self.grants:
-            if grant.access is Access.WRITE:
+            by_children = grant.path == self.policy.project and not self.namespaces
+            if grant.access is Access.WRITE and not by_children:
                 yield grant.path
 
     def _seccomp(self) -> Iterator[Step]:
@@ -415,8 +444,8 @@ class Compiler:
         yield from self._writable_trees(self.box.root if self.namespaces else self.box.inside)
 
 
-def compile_plan(policy: Policy, facts: HostFacts, box: BoxFacts, tier: Tier) -> Plan:
-    """Compile a policy for a machine, a box and a tier.
+def compile_plan(policy: Policy, facts: HostFacts, box: BoxFacts, tier: Tier, *, installing: bool = False) -> Plan:
+    """Compile a policy for a machine, a box and a tier; ``installing``: for while packages may be written.
 
     Raises:
         PolicyError: the policy cannot be carried out by any machine.
@@ -425,4 +454,4 @@ def compile_plan(policy: Policy, facts: HostFacts, box: BoxFacts, tier: Tier) ->
     Security: a plan is as good as the facts; the launcher proves it once from inside before it
     replaces the old one (``vsbox.box.store``).
     """
-    return Compiler(policy, facts, box, tier).compile()
+    return Compiler(policy, facts, box, tier, installing=installing).compile()

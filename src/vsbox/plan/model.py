@@ -48,6 +48,16 @@ class BoxFacts(msgspec.Struct, frozen=True):
         """``$HOME`` inside."""
         return f"{self.root}/home"
 
+    @property
+    def installs(self) -> str:
+        """``$HOME`` while packages are installed: settings that other code left in its home do not count then."""
+        return f"{self.root}/installs"
+
+    @property
+    def pip(self) -> str:
+        """The directory of a pip that code inside has never been able to change."""
+        return f"{self.root}/sandbox/pip"
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -14,6 +14,7 @@ BIND_WRITABLE = 1
 BIND_DEVICE = 2
 BIND_OPTIONAL = 4
 BIND_PLAIN = 8
+PROJECT_HIDE = 1
 
 
 def printable(text: str) -> str:
@@ -328,6 +329,29 @@ class ReadOnly(Step, frozen=True):
     """Every mount so far becomes read-only, for ``BIND_PLAIN`` ones the only restriction."""
 
     CODE: ClassVar[int] = 36
+
+
+class Project(Step, frozen=True):
+    """A writable tree in which what the host would execute is protected, with ``PROJECT_HIDE`` not even seen."""
+
+    CODE: ClassVar[int] = 37
+    path: str
+    flags: int
+    access: int
+
+
+class Protect(Step, frozen=True):
+    """A name that is protected in the project; a trailing ``*`` makes it a prefix."""
+
+    CODE: ClassVar[int] = 38
+    pattern: str
+
+
+class Installer(Step, frozen=True):
+    """A command whose start takes the plan for installing, unless its first word is one of the others."""
+
+    CODE: ClassVar[int] = 39
+    words: tuple[str, ...]
 
 
 Steps: TypeAlias = tuple[Step, ...]

@@ -32,6 +32,8 @@ ETC: Final = tuple(
         # libraries and tools that people use from Python
         "fonts", "mime.types", "OpenCL", "vulkan", "matplotlibrc", "inputrc", "bash.bashrc",
         "pip.conf", "xdg/pip", "uv",
+        # Debian's Python: sitecustomize.py in its library is a link to here
+        *(f"python3.{minor}" for minor in range(8, 30)),
     )
 )  # fmt: skip
 

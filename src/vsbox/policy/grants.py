@@ -65,6 +65,9 @@ def check_path(path: str, *, key: str) -> str:
 def grants_of(policy: Policy) -> tuple[Grant, ...]:
     """Return what the lists of a policy grant: sorted, one grant a path, the strictest of equals."""
     found: dict[str, Grant] = {}
+    if policy.project is not None:
+        project = check_path(policy.project, key="project")
+        found[project] = Grant(project, Access.WRITE, f"project: {project}")
     for key, access in LISTS:
         for path in getattr(policy, key):
             grant = Grant(check_path(path, key=key), access, f"{key}: {path}")

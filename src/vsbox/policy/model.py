@@ -19,6 +19,7 @@ class Aspect(str, enum.Enum):
     """Something a sandbox restricts. ``allow_degraded`` and the receipt use these names."""
 
     FILES = "files"
+    PROJECT = "project"
     TRUNCATE = "truncate"
     METADATA = "metadata"
     PROCESSES = "processes"
@@ -60,20 +61,28 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     ``allowed_paths`` may be read and written, ``read_only_paths`` read, ``hidden_paths`` neither,
     even below a path that is allowed: the most specific path wins, and of equals the strictest.
-    Keys that are absent take the value of the preset.
+    ``project`` may be written except for what the host would execute there. ``packages`` may be written
+    always, never, or while something is installed. ``syscalls`` replaces the built-in list of system calls
+    that are let through; empty: no filter. ``bwrap_arguments`` are options of bubblewrap, which other
+    backends take as far as they have the same idea. ``pip_cache``:
+    installations read the user's own cache. Keys that are absent take the value of the preset.
     """
 
     venv_root: str
     schema: str | None = msgspec.field(default=None, name="$schema")
-    preset: Literal["venv", "strict"] = "venv"
+    preset: Literal["venv", "strict", "project"] = "venv"
     mode: Literal["enforce", "log"] = "enforce"
     allowed_paths: tuple[str, ...] = ()
     read_only_paths: tuple[str, ...] = ()
     hidden_paths: tuple[str, ...] = ()
+    project: str | None = None
     network: Literal["host", "none"] | None = None
-    packages: Literal["write", "read"] | None = None
+    packages: Literal["write", "read", "install"] | None = None
     working_directory: Literal["none", "read", "write"] | None = None
-    backend: Literal["auto", "native", "landlock"] = "auto"
+    backend: Literal["auto", "native", "bubblewrap", "landlock"] = "auto"
+    bwrap_arguments: tuple[VariableValue, ...] = ()
+    syscalls: tuple[str, ...] | None = None
+    pip_cache: bool = False
     environment: Environment = Environment()
     limits: Limits = Limits()
     exposed_commands: tuple[Name, ...] = ()

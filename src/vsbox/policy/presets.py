@@ -10,6 +10,7 @@ from vsbox.policy.model import Policy
 
 PRESETS: Final[dict[str, dict[str, str]]] = {
     "venv": {"network": "host", "packages": "write", "working_directory": "read"},
+    "project": {"network": "host", "packages": "install", "working_directory": "read"},
     "strict": {"network": "none", "packages": "read", "working_directory": "none"},
 }
 

@@ -1,0 +1,55 @@
+"""Preset ``project``: what in a project the host executes unasked, and what counts as an installation.
+
+Code inside writes to the project, and so could leave there what the user's own tools run outside: a
+``.git/config`` whose ``core.fsmonitor`` answers the next ``git status``, a task of an editor, a hook.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PROTECTED: Final = (
+    # version control: hooks, and settings that name programs
+    ".git", ".gitmodules", ".hg", ".hgsub", ".svn", ".bzr", ".jj", ".sl", ".fossil*",
+    ".husky", ".lefthook*", "lefthook.*", ".pre-commit-config.yaml", ".pre-commit-hooks.yaml",
+    # variables and tools that a shell takes over as it enters a directory
+    ".env", ".env.*", ".envrc", ".direnv", ".mise*", "mise.toml", ".tool-versions", ".asdfrc",
+    ".python-version", ".autoenv*", ".bashrc", ".zshrc", ".profile", ".bash_profile", ".zshenv",
+    # editors and what works for them: tasks, interpreters, extensions
+    ".vscode", ".idea", ".fleet", ".zed", ".vs", ".nova", ".devcontainer", ".devcontainer.json",
+    ".vimrc", ".nvimrc", ".nvim.lua", ".exrc", ".dir-locals.el", ".dir-locals-2.el", ".ycm_extra_conf.py",
+    # agents that read their orders there
+    ".cursor", ".claude", ".mcp.json", ".aider*",
+    # environments of other tools; one that holds pyvenv.cfg is found whatever its name is
+    ".venv", ".tox", ".nox", ".conda", ".pixi", "__pypackages__",
+)  # fmt: skip
+"""Names, whatever their case; a trailing ``*`` makes one a prefix. So is a directory with ``pyvenv.cfg``."""
+
+INSTALLERS: Final = (
+    ("pip",),
+    ("easy_install",),
+    ("ensurepip",),
+    ("pip-sync",),
+    ("uv", "run", "tool", "x", "python", "cache", "self", "help", "version"),
+    ("poetry", "run", "shell"),
+    ("pdm", "run", "use", "venv"),
+    ("pipenv", "run", "shell"),
+    ("flit",),
+    ("hatch", "run", "shell"),
+)
+"""Commands that install, each with those of its subcommands that do not: under those, packages stay read-only."""
+
+
+def variables(home: str, *, installing: bool) -> dict[str, str]:
+    """Return the variables that keep by-products out of the project.
+
+    An installation writes bytecode beside the modules: what other code left in ``home`` must not be
+    read while packages can be written.
+    """
+    if installing:
+        return {}
+    return {
+        "PYTHONPYCACHEPREFIX": f"{home}/.cache/pycache",
+        "TOX_WORK_DIR": f"{home}/.tox",
+        "NOX_ENVDIR": f"{home}/.nox",
+    }

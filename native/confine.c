@@ -58,11 +58,10 @@ void empty_capabilities(void)
 void drop_capabilities(void)
 {
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-    int cap = 0;
-    while (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0)
-        cap++;
-    if (errno != EINVAL && geteuid() == 0) /* EINVAL: past the last one; EPERM: an ordinary user, whom no_new_privs holds */
-        fail_errno(NULL, "cannot drop capability %d", cap);
+    int bound;
+    for (int cap = 0; (bound = prctl(PR_CAPBSET_READ, cap, 0, 0, 0)) >= 0; cap++)
+        if (bound && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && geteuid() == 0) /* an ordinary user is held by no_new_privs */
+            fail_errno(NULL, "cannot drop capability %d", cap);
     prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP | SECBIT_NO_SETUID_FIXUP_LOCKED |
                                  SECBIT_KEEP_CAPS_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED,
           0, 0, 0);
@@ -235,9 +234,13 @@ void do_payload_step(const struct start *start, const struct record *r)
     }
 }
 
-static void choose_directory(const struct start *start)
+void choose_directory(const struct start *start)
 {
-    const struct record *home = plan_find(&start->plan, OP_HOME);
+    const struct record *home = plan_find(&start->plan, OP_HOME), *wanted = plan_find(&start->plan, OP_CHDIR);
+    if (wanted && chdir(record_string(wanted, 0)) < 0)
+        fail_errno("see --chdir in bwrap_arguments of sandbox.json", "cannot change to %s", record_string(wanted, 0));
+    if (wanted)
+        return;
     if (start->cwd && chdir(start->cwd) == 0)
         return;
     if (!home || chdir(record_string(home, 0)) < 0)
@@ -290,7 +293,6 @@ void execute(const struct start *start)
 {
     const char *program;
     char **argv = build_argv(start, &program);
-    choose_directory(start);
     if (strchr(program, '/'))
         execute_file(program, argv, start->environment);
     else

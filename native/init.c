@@ -41,6 +41,19 @@ static void send_listener(int channel, int listener)
     close(listener);
 }
 
+/* The end of set-up: nothing of what it used stays open to the payload. A filter comes after it, which may refuse all this. */
+static void leave_setup(const struct start *start)
+{
+    if (sys_close_range(3, ~0u, 4 /* CLOSE_RANGE_CLOEXEC */) < 0)
+        fail_errno(NULL, "cannot close descriptors");
+    drop_capabilities();
+    choose_directory(start);
+    sigaction(SIGCHLD, &caller_chld, NULL);
+    sigprocmask(SIG_SETMASK, &caller_mask, NULL);
+    if (start->verify)
+        verify_before_filter(start);
+}
+
 static _Noreturn void run_payload(const struct start *start, uint32_t first, int channel)
 {
     if (!is_namespaced(start))
@@ -49,15 +62,12 @@ static _Noreturn void run_payload(const struct start *start, uint32_t first, int
         fail_errno(NULL, "cannot set no_new_privs");
     const struct plan *plan = &start->plan;
     for (uint32_t i = first; i < plan->count; i++) {
-        if (plan->records[i].op == OP_SECCOMP) { /* the last restriction, and the one that closes the door on set-up */
-            if (sys_close_range(3, ~0u, 4 /* CLOSE_RANGE_CLOEXEC */) < 0)
-                fail_errno(NULL, "cannot close descriptors");
-            drop_capabilities();
-            sigaction(SIGCHLD, &caller_chld, NULL);
-            sigprocmask(SIG_SETMASK, &caller_mask, NULL);
-        }
+        if (plan->records[i].op == OP_SECCOMP) /* the last step; absent where the policy asks for no filter */
+            leave_setup(start);
         do_payload_step(start, &plan->records[i]);
     }
+    if (!plan_find(plan, OP_SECCOMP))
+        leave_setup(start);
     int listener = take_listener();
     if (listener >= 0)
         send_listener(channel, listener);
@@ -251,13 +261,13 @@ _Noreturn void run_init(const struct start *start, int channel)
     pid_t launcher = getppid(); /* 0 in a PID namespace */
     report_channel = channel;
     die_with_launcher(channel, namespaced);
-    if (namespaced)
+    if (namespaced && !start->has_root)
         enter_namespaces();
-    else
+    else if (!namespaced)
         prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     uint32_t next = 0;
     for (; next < plan->count && plan->records[next].op != OP_PAYLOAD; next++)
-        if (namespaced)
+        if (namespaced && !start->has_root)
             do_namespace_step(start, &plan->records[next]);
     int signals = watch_signals();
     int link[2];

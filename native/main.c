@@ -1,6 +1,6 @@
 /* From a name to a confined command: find the box, read its plan, see that it still holds, start, return the status. */
 #define _GNU_SOURCE
-#include "vsbox.h"
+#include "root.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -285,6 +285,8 @@ int main(int argc, char **argv)
     char *name = strrchr(own_path(), '/');
     if (name && strcmp(name, "/vsbox-launcher") == 0)
         return probe_main(argc, argv);
+    if (is_inner_stage(own_path()))
+        run_inner_stage();
     if (argc < 1)
         fail(EXIT_USAGE, NULL, "no argument vector given");
     if (sys_close_range(3, ~0u, 0) < 0)
@@ -302,9 +304,12 @@ int main(int argc, char **argv)
         plan_free(&start.plan);
         load_plan(&start, ".install");
     }
+    refuse_uv(&start);
     choose_working_directory(&start);
     choose_script(&start);
     build_environment(&start, environ);
+    if (!start.verify && getenv("VERBOSE") && strcmp(getenv("VERBOSE"), "1") == 0)
+        describe_start(&start);
     project_begin(&start);
     int signal_number = 0;
     int status = run_outside(&start, &signal_number);

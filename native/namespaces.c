@@ -4,7 +4,7 @@
  * a link that code inside left behind is an error and never a way out. Directories and files to mount on are created in
  * our own tmpfs only: a missing target elsewhere is an error, not a placeholder in the user's tree. */
 #define _GNU_SOURCE
-#include "vsbox.h"
+#include "root.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -238,6 +238,34 @@ static void do_bind(const char *source, const char *target, uint64_t flags)
     close(from);
 }
 
+/* The upper half is a private tmpfs, below the target until that is covered. Only the source is reached by a link of proc. */
+static void do_overlay(const char *source, const char *target)
+{
+    char lower[32], upper[32], work[32];
+    int from = open_no_symlinks(source, O_PATH | O_DIRECTORY);
+    if (from < 0 && errno == ENOENT)
+        return;
+    if (from < 0)
+        fail_errno("a granted path has vanished or is now a symbolic link: see vsbox explain", "cannot open %s", source);
+    do_tmpfs(target, 1u << 30, 0755);
+    int place = open_below_root(target, O_PATH | O_DIRECTORY);
+    if (place < 0 || mkdirat(place, "upper", 0755) < 0 || mkdirat(place, "work", 0755) < 0)
+        fail_errno(NULL, "cannot prepare %s inside", target);
+    int upper_fd = openat(place, "upper", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int work_fd = openat(place, "work", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    snprintf(lower, sizeof lower, "/proc/self/fd/%d", from);
+    snprintf(upper, sizeof upper, "/proc/self/fd/%d", upper_fd);
+    snprintf(work, sizeof work, "/proc/self/fd/%d", work_fd);
+    const char *const options[][2] = {{"lowerdir", lower}, {"upperdir", upper}, {"workdir", work}, {NULL, NULL}};
+    int mount = create_filesystem("overlay", options, ATTRIBUTE_NOSUID | ATTRIBUTE_NODEV);
+    attach(mount, target);
+    close(mount);
+    close(work_fd);
+    close(upper_fd);
+    close(place);
+    close(from);
+}
+
 static void do_symlink(const char *path, const char *text)
 {
     struct place place = find_place(path);
@@ -321,7 +349,29 @@ static void do_loopback(void)
     if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0)
         fail_errno(DOCTOR, "cannot bring up the loopback interface");
     close(fd);
+    write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"); /* port 80 of our own network is nobody else's */
 }
+
+static void do_hostname(const char *name)
+{
+    if (sethostname(name, strlen(name)) < 0)
+        fail_errno(NULL, "cannot set the host name %s", name);
+}
+
+static void do_seal_userns(void)
+{
+    write_file("/proc/sys/user/max_user_namespaces", "0");
+}
+
+static const struct root_builder MOUNTING = {
+    .tmpfs = do_tmpfs, .directory = make_directory, .symlink = do_symlink, .bind = do_bind, .overlay = do_overlay, .mask = do_mask,
+    .proc = do_proc, .devpts = do_devpts, .hostname = do_hostname, .read_only = do_read_only, .loopback = do_loopback,
+    .seal_userns = do_seal_userns, .pivot = do_pivot,
+};
+
+/* ---- what steps mean, whoever carries them out ---- */
+
+static const struct root_builder *how;
 
 static bool is_bound(const struct plan *plan, const char *path)
 {
@@ -350,7 +400,7 @@ static void pin_way_to(const struct start *start, const char *path, const char *
             done = strcmp(pinned[j], way) == 0;
         if (done)
             continue;
-        do_bind(way, way, BIND_WRITABLE);
+        how->bind(way, way, BIND_WRITABLE);
         pinned = realloc(pinned, (count + 1) * sizeof *pinned);
         if (!pinned || !(pinned[count++] = strdup(way)))
             fail(EXIT_OWN_FAILURE, NULL, "cannot keep track of mounts");
@@ -359,7 +409,7 @@ static void pin_way_to(const struct start *start, const char *path, const char *
 
 static void bind_working_directory(const struct start *start)
 {
-    do_bind(start->cwd, start->cwd, start->write_cwd ? BIND_WRITABLE : 0);
+    how->bind(start->cwd, start->cwd, start->write_cwd ? BIND_WRITABLE : 0);
     for (uint32_t i = 0; start->write_cwd && i < start->plan.count; i++) {
         const struct record *r = &start->plan.records[i];
         if (r->op == OP_BIND || r->op == OP_MASK)
@@ -378,38 +428,42 @@ static void protect_project(const struct start *start, const char *project, uint
         if (start->protected[i].link)
             continue;
         if (flags & PROJECT_HIDE)
-            do_mask(path, 0);
+            how->mask(path, 0);
         else
-            do_bind(path, path, 0);
+            how->bind(path, path, 0);
     }
 }
 
-void do_namespace_step(const struct start *start, const struct record *r)
+void do_root_step(const struct root_builder *builder, const struct start *start, const struct record *r)
 {
+    how = builder;
     switch (r->op) {
     case OP_TMPFS:
-        do_tmpfs(record_string(r, 0), record_int(r, 1), record_int(r, 2));
+        how->tmpfs(record_string(r, 0), record_int(r, 1), record_int(r, 2));
         break;
     case OP_DIRECTORY:
-        make_directory(record_string(r, 0));
+        how->directory(record_string(r, 0));
         break;
     case OP_SYMLINK:
-        do_symlink(record_string(r, 0), record_string(r, 1));
+        how->symlink(record_string(r, 0), record_string(r, 1));
         break;
     case OP_BIND:
-        do_bind(record_string(r, 0), record_string(r, 1), record_int(r, 2));
+        how->bind(record_string(r, 0), record_string(r, 1), record_int(r, 2));
+        break;
+    case OP_OVERLAY:
+        how->overlay(record_string(r, 0), record_string(r, 1));
         break;
     case OP_READ_ONLY:
-        do_read_only();
+        how->read_only();
         break;
     case OP_PROC:
-        do_proc(record_string(r, 0));
+        how->proc(record_string(r, 0));
         break;
     case OP_DEVPTS:
-        do_devpts(record_string(r, 0));
+        how->devpts(record_string(r, 0));
         break;
     case OP_MASK:
-        do_mask(record_string(r, 0), record_int(r, 1));
+        how->mask(record_string(r, 0), record_int(r, 1));
         break;
     case OP_WORKDIR:
         if (start->show_cwd)
@@ -417,21 +471,29 @@ void do_namespace_step(const struct start *start, const struct record *r)
         break;
     case OP_SCRIPT:
         if (start->script)
-            do_bind(start->script, start->script, 0);
+            how->bind(start->script, start->script, 0);
         break;
     case OP_PROJECT:
         protect_project(start, record_string(r, 0), record_int(r, 1));
         break;
+    case OP_HOSTNAME:
+        how->hostname(record_string(r, 0));
+        break;
     case OP_LOOPBACK:
-        do_loopback();
+        how->loopback();
         break;
     case OP_SEAL_USERNS:
-        write_file("/proc/sys/user/max_user_namespaces", "0");
+        how->seal_userns();
         break;
     case OP_PIVOT:
-        do_pivot();
+        how->pivot();
         break;
     default:
         break;
     }
+}
+
+void do_namespace_step(const struct start *start, const struct record *r)
+{
+    do_root_step(&MOUNTING, start, r);
 }

@@ -15,7 +15,8 @@ static const char *const SIGNATURES[OP_COUNT] = {
     [OP_PASS] = "s",       [OP_SET] = "ss",          [OP_WORKDIR] = "ii",   [OP_SCRIPT] = "i",
     [OP_PRIVATE] = "si",   [OP_WRITABLE] = "s",      [OP_HOME] = "s",
     [OP_READ_ONLY] = "",   [OP_PROJECT] = "sii",     [OP_PROTECT] = "s",
-    [OP_INSTALLER] = "s*",
+    [OP_INSTALLER] = "s*", [OP_OVERLAY] = "ss", [OP_UNSET] = "s",         [OP_CHDIR] = "s",      [OP_HOSTNAME] = "s",
+    [OP_BUBBLEWRAP] = "s", [OP_BUBBLEWRAP_ARGUMENTS] = "s*",
 };
 
 enum { HEADER_SIZE = 32 };

@@ -163,6 +163,10 @@ static void probe_landlock(void)
 int probe_main(int argc, char **argv)
 {
     const uint64_t base = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
+    if (argc == 2 && strcmp(argv[1], "arrived") == 0) { /* in a sandbox that bwrap made for this: src/vsbox/host/bubblewrap.py */
+        puts("arrived");
+        return 0;
+    }
     if (argc != 2 || strcmp(argv[1], "probe") != 0) {
         fprintf(stderr, "vsbox: this program starts the commands of boxes\n       see vsbox --help\n");
         return EXIT_USAGE;

@@ -25,9 +25,7 @@ static _Noreturn void report(int code, const char *hint, const char *what, const
     int used = snprintf(text, sizeof text, "vsbox: %s%s%s", what, cause ? ": " : "", cause ? cause : "");
     if (hint && used > 0 && (size_t)used < sizeof text)
         snprintf(text + used, sizeof text - (size_t)used, "\n       %s", hint);
-    if (report_channel >= 0)
-        send_message(report_channel, MESSAGE_FAILED, code, text);
-    else
+    if (report_channel < 0 || !send_message(report_channel, MESSAGE_FAILED, code, text)) /* a filter may refuse to send */
         fprintf(stderr, "%s\n", text);
     _exit(code);
 }

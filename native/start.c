@@ -232,6 +232,18 @@ void choose_script(struct start *start)
     start->script = strdup(path);
 }
 
+/* uv outside asks a Python where its packages are, to write there and to build with the base Python, both unconfined. It would
+ * fail in here anyhow, at not finding its script. */
+void refuse_uv(const struct start *start)
+{
+    if (!runs_python(start))
+        return;
+    for (char **word = start->arguments; *word; word++)
+        if (strstr(*word, "from python.get_interpreter_info import main"))
+            fail(EXIT_OWN_FAILURE, "install uv into the box and run that one: pip install uv, or: vsbox exec DIR -- uv",
+                 "cannot let uv work on %s from outside: it would build and install unconfined", start->root);
+}
+
 bool is_installation(const struct start *start)
 {
     const char *name = start->command ? start->command : start->arguments[0];
@@ -249,14 +261,43 @@ bool is_installation(const struct start *start)
     return false;
 }
 
-static bool is_passed(const struct plan *plan, const char *entry)
+/* scheme://user:password@host: what stands before the @ is nobody's business. */
+static void print_masked(const char *word)
+{
+    const char *authority = strstr(word, "://");
+    const char *at = authority ? strchr(authority, '@') : NULL;
+    bool masked = at && strcspn(authority + 3, "/") > (size_t)(at - authority - 3);
+    int until = masked ? (int)(authority + 3 - word) : (int)strlen(word);
+    fputc(' ', stderr);
+    for (int i = 0; i < until; i++)
+        fprintf(stderr, (unsigned char)word[i] < ' ' || word[i] == 127 ? "\\x%02x" : "%c", (unsigned char)word[i]);
+    if (masked)
+        fprintf(stderr, "***%s", at);
+}
+
+/* Names of variables only: values may be secrets. */
+void describe_start(const struct start *start)
+{
+    fputs("vsbox: run", stderr);
+    if (start->command)
+        print_masked(start->command);
+    for (char **word = start->arguments + (start->command != NULL); *word; word++)
+        print_masked(*word);
+    fprintf(stderr, "\nvsbox: in %s, with %s%s%s, variables", start->root, is_installation(start) ? "its plan for installing" : "its plan",
+            *start->variant ? " " : "", start->variant);
+    for (char **entry = start->environment; *entry; entry++)
+        fprintf(stderr, " %.*s", (int)strcspn(*entry, "="), *entry);
+    fprintf(stderr, "\nvsbox: vsbox explain --plan %s prints it\n", start->root);
+}
+
+static bool is_named(const struct plan *plan, enum op op, const char *entry)
 {
     const char *equals = strchr(entry, '=');
     if (!equals || equals == entry)
         return false;
     size_t length = (size_t)(equals - entry);
     for (uint32_t i = 0; i < plan->count; i++) {
-        if (plan->records[i].op != OP_PASS)
+        if (plan->records[i].op != op)
             continue;
         const char *name = record_string(&plan->records[i], 0);
         size_t name_length = strlen(name);
@@ -289,7 +330,7 @@ void build_environment(struct start *start, char **outside)
         fail(EXIT_OWN_FAILURE, NULL, "cannot build the environment: no memory");
     size_t used = 0;
     for (char **entry = outside; *entry; entry++)
-        if (is_passed(plan, *entry) && !is_set(plan, *entry))
+        if (is_named(plan, OP_PASS, *entry) && !is_named(plan, OP_UNSET, *entry) && !is_set(plan, *entry))
             environment[used++] = *entry;
     for (uint32_t i = 0; i < plan->count; i++)
         if (plan->records[i].op == OP_SET &&
@@ -299,18 +340,57 @@ void build_environment(struct start *start, char **outside)
     start->environment = environment;
 }
 
+static size_t word_count(char **words)
+{
+    size_t count = 0;
+    while (words[count])
+        count++;
+    return count;
+}
+
+static const char *find_alias(const struct plan *plan, const char *name)
+{
+    for (uint32_t i = 0; i < plan->count; i++) {
+        const struct record *r = &plan->records[i];
+        if (r->op == OP_ALIAS && strcmp(record_string(r, 0), name) == 0)
+            return record_string(r, 1);
+    }
+    return NULL;
+}
+
+/* python -m pip becomes python PIP, PIP being a directory that runs: -m would look in the working directory first. */
+static void name_module_by_path(const struct start *start)
+{
+    char **rest, **word = start->arguments + 1;
+    const char *module = runs_python(start) ? find_module(word, &rest) : NULL;
+    char alias[40];
+    if (!module || (size_t)snprintf(alias, sizeof alias, "-m %s", module) >= sizeof alias)
+        return;
+    const char *place = find_alias(&start->plan, alias);
+    if (!place)
+        return;
+    bool attached = rest[-1] != module;
+    char **flags = attached ? rest - 1 : rest - 2;
+    size_t length = strcspn(*flags, "m");
+    char *before = strndup(*flags, length);
+    if (!before)
+        fail(EXIT_OWN_FAILURE, NULL, "cannot build the arguments: no memory");
+    size_t kept = 0;
+    if (length > 1)
+        flags[kept++] = before;
+    flags[kept++] = (char *)place;
+    memmove(flags + kept, rest, (word_count(rest) + 1) * sizeof *rest);
+}
+
 char **build_argv(const struct start *start, const char **program)
 {
+    name_module_by_path(start);
     if (!start->command) {
         *program = start->arguments[0];
         return start->arguments;
     }
-    char *path = NULL;
-    for (uint32_t i = 0; i < start->plan.count && !path; i++) {
-        const struct record *r = &start->plan.records[i];
-        if (r->op == OP_ALIAS && strcmp(record_string(r, 0), start->command) == 0)
-            path = strdup(record_string(r, 1));
-    }
+    const char *alias = find_alias(&start->plan, start->command);
+    char *path = alias ? strdup(alias) : NULL;
     const struct record *bin = plan_find(&start->plan, OP_BIN);
     if (!path && (!bin || asprintf(&path, "%s/%s", record_string(bin, 0), start->command) < 0))
         fail(EXIT_OWN_FAILURE, NULL, "cannot find %s: the plan names no directory of commands", start->command);

@@ -2,6 +2,7 @@
  * ends with the payload's status. */
 #define _GNU_SOURCE
 #include "supervise.h"
+#include "root.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -136,7 +137,8 @@ int run_outside(struct start *start, int *signal_out)
         prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
         fail_errno(NULL, "cannot make a channel");
-    pid_t init = sys_clone(namespaces ? record_int(namespaces, 0) : 0);
+    bool through_bubblewrap = plan_find(&start->plan, OP_BUBBLEWRAP) != NULL;
+    pid_t init = through_bubblewrap ? start_bubblewrap(start, channel[1]) : sys_clone(namespaces ? record_int(namespaces, 0) : 0);
     if (init < 0)
         fail_errno("see what this machine offers: vsbox doctor", "cannot create namespaces");
     if (init == 0) {
@@ -160,7 +162,10 @@ int run_outside(struct start *start, int *signal_out)
     case MESSAGE_KILLED:
         *signal_out = last.value;
         return 128 + last.value;
-    default: /* init itself was killed, and all inside with it: by the kernel, or by us, whom its orphans came to */
+    default:
+        if (through_bubblewrap && has_bubblewrap_failed())
+            return EXIT_OWN_FAILURE;
+        /* init itself was killed, and all inside with it: by the kernel, or by us, whom its orphans came to */
         if (!namespaces)
             kill_descendants(NULL);
         *signal_out = WIFSIGNALED(status) ? WTERMSIG(status) : SIGKILL;

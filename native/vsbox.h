@@ -56,6 +56,12 @@ enum op {
     OP_PROJECT,       /* sii   a writable tree, enum project_flags, Landlock access to what is not protected in it */
     OP_PROTECT,       /* s     a name protected in it; a trailing * makes it a prefix */
     OP_INSTALLER,     /* s*    a command that takes the plan for installing, unless its first word is one of the others */
+    OP_UNSET,         /* s     environment variable not passed on after all; a trailing * makes it a prefix */
+    OP_CHDIR,         /* s     where the command starts */
+    OP_HOSTNAME,      /* s */
+    OP_BUBBLEWRAP,    /* s     the bwrap(1) that makes the new root in our place */
+    OP_BUBBLEWRAP_ARGUMENTS, /* s* what it is told besides */
+    OP_OVERLAY,       /* ss    source, target: the source as it is, with changes that are forgotten */
     OP_COUNT
 };
 
@@ -135,6 +141,7 @@ struct start {
     char *script;     /* absolute path of a script named on the command line or of its directory, or NULL */
     struct protected *protected; /* what the project directory holds that code inside must not change */
     size_t protected_count;
+    bool has_root;    /* bubblewrap has made it already */
     bool verify;      /* prove the confinement instead of starting a command */
     struct plan plan;
 };
@@ -144,6 +151,8 @@ bool is_private(const struct plan *plan, const char *path);
 void choose_working_directory(struct start *start);
 void choose_script(struct start *start);
 void build_environment(struct start *start, char **environ_outside);
+void describe_start(const struct start *start);
+void refuse_uv(const struct start *start);
 bool is_installation(const struct start *start);
 char **build_argv(const struct start *start, const char **program);
 
@@ -167,10 +176,12 @@ void grant_dynamic(const char *path, uint64_t access); /* a Landlock rule for wh
 void do_payload_step(const struct start *start, const struct record *record);
 void drop_capabilities(void); /* for good, also across exec */
 void empty_capabilities(void); /* of a process that never execs */
+void choose_directory(const struct start *start); /* changes to it */
 _Noreturn void execute(const struct start *start);
 int take_listener(void); /* the seccomp listener made by OP_SECCOMP, or -1 */
 
 /* ---- verify.c ---- */
+void verify_before_filter(const struct start *start); /* what a filter might not let us ask */
 _Noreturn void verify_and_exit(const struct start *start);
 
 /* ---- supervise.c ---- */

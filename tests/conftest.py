@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
+import secrets
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from harness import BACKENDS, TEST_USER, Box, Person, lacking
+from harness import BACKENDS, PLAIN, TEST_USER, Box, Person, lacking
+from processes import find_processes
+from terminal import Terminal
+
+
+def pytest_configure() -> None:
+    """Commands must not inherit what nohup, or the ``&`` of a script, ignores: a handler is reset by exec."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def _make_user() -> pwd.struct_passwd | None:
@@ -91,3 +103,42 @@ def backend(request: pytest.FixtureRequest) -> str:
 def box(person: Person, backend: str, make_box) -> Box:  # type: ignore[no-untyped-def]
     """A box with default policy, shared by tests that do not change it."""
     return make_box(person, backend)
+
+
+@pytest.fixture(params=["plain", *BACKENDS])
+def tier(request: pytest.FixtureRequest) -> str:
+    """Each tier, and ``plain`` for no box."""
+    return str(request.param)
+
+
+@pytest.fixture
+def python(tier: str, person: Person, make_box: Callable[..., Box]) -> str:
+    """The interpreter as a control, and that of a box in each tier."""
+    return PLAIN if tier == "plain" else str(make_box(person, tier).bin / "python")
+
+
+@pytest.fixture
+def place(person: Person) -> Iterator[Path]:
+    """A directory of this person's that no policy names."""
+    made = person.directory("place")
+    yield made
+    subprocess.run(["chmod", "-R", "u+rwX", str(made)], check=False)
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def token() -> Iterator[str]:
+    """A word for command lines, by which processes are found; whoever is left over is killed."""
+    word = f"token-{secrets.token_hex(8)}"
+    yield word
+    for pid in find_processes(word):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def terminal(person: Person, place: Path) -> Iterator[Terminal]:
+    """A person's bash in ``place``."""
+    made = Terminal(person, place)
+    yield made
+    made.close()

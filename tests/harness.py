@@ -1,12 +1,13 @@
 """People, boxes and the vocabulary that tests share.
 
-``VSBOX_MUST_WORK`` (names separated by commas: namespaces, landlock, seccomp, user, shells, index)
-turns a skip for want of that thing into a failure.
+``VSBOX_MUST_WORK`` (names separated by commas: root, user, namespaces, landlock, seccomp, shells, index, libseccomp,
+sanitizers, python) turns a skip for want of that thing into a failure.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,9 @@ import pytest
 
 VSBOX = [sys.executable, "-m", "vsbox"]
 TEST_USER = "vsbox-test"
-BACKENDS = ("native", "landlock")
+BACKENDS = tuple(os.environ.get("VSBOX_TEST_BACKENDS", "native,landlock").split(","))
+PLAIN = os.path.realpath(sys.executable)
+"""The interpreter without a box: the control."""
 MUST_WORK = frozenset(filter(None, os.environ.get("VSBOX_MUST_WORK", "").split(",")))
 PASSED = ("PATH", "LANG", "PIP_", "SSL_CERT", "REQUESTS_CA_BUNDLE", "http_proxy", "https_proxy", "no_proxy")
 
@@ -27,6 +30,14 @@ def lacking(what: str, reason: str) -> None:
     if what in MUST_WORK:
         pytest.fail(f"{what} must work here: {reason}")
     pytest.skip(reason)
+
+
+def require_program(name: str) -> str:
+    """Return the path of a shell, or of a tool that a test in a shell needs."""
+    path = shutil.which(name)
+    if path is None:
+        lacking("shells", f"{name} is not installed")
+    return path or ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,13 @@ class Person:
     def popen(self, argv: list[str], **options: object) -> subprocess.Popen[str]:
         given = {"text": True, "errors": "surrogateescape", "cwd": self.home, "env": self.environment}
         return subprocess.Popen([os.fspath(a) for a in argv], **(given | self.credentials | options))  # type: ignore[call-overload]
+
+    def start(self, argv: list[str], **options: object) -> subprocess.Popen[str]:
+        """Start a command and return it once it has printed ``started``; what follows is still in its pipe."""
+        process = self.popen(argv, **({"stdout": subprocess.PIPE} | options))
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        return process
 
     def run(self, argv: list[str], *, check: bool = False, **options: object) -> subprocess.CompletedProcess[str]:
         """Run a command as this person; output is captured, standard input is empty."""
@@ -103,6 +121,10 @@ class Box:
     def python(self, code: str, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
         """Run Python code in the box."""
         return self.person.run([str(self.bin / "python"), "-c", code, *arguments], **options)
+
+    def start(self, code: str, *arguments: str, **options: object) -> subprocess.Popen[str]:
+        """Start Python code in the box and return it once it has printed ``started``."""
+        return self.person.start([str(self.bin / "python"), "-c", code, *arguments], **options)
 
     def exec(self, *argv: str, **options: object) -> subprocess.CompletedProcess[str]:
         """Run any command in the box."""

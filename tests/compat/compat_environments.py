@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +10,6 @@ import pytest
 
 if TYPE_CHECKING:
     from harness import Person
-
-BASE_PYTHON = os.path.realpath(sys.executable)
-
 
 def activated(person: Person, directory: Path) -> dict[str, str]:
     """Return the environment in which ``directory`` of commands is the active one."""

@@ -578,6 +578,18 @@ def subprocesses_work():
 
 
 @probe
+def forks_are_not_interrupted():
+    """fork(2) knows no EINTR: a shell whose earlier child ends at that moment would say "Cannot fork"."""
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    for _ in range(500):
+        for _ in range(2):
+            if os.fork() == 0:
+                os._exit(0)
+        for _ in range(2):
+            os.wait()
+
+
+@probe
 def children_find_pip_and_python():
     home = os.environ["VIRTUAL_ENV"]
     wanted = subprocess.check_output([sys.executable, "-m", "pip", "--version"])

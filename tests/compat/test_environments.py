@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from compat_environments import run_until
 
+from harness import PLAIN, lacking
+
 if TYPE_CHECKING:
     from harness import Box, Person
 
-DEBIAN = Path("/usr/bin/python3")
 VERSIONS = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
 MINORS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 SECONDS = 60
+
+
+def minor_of(python: Path) -> str:
+    """Return the version that an interpreter's own name tells, as ``3.11``."""
+    return python.resolve().name.removeprefix("python")
+
+
+def find_interpreters() -> Iterator[tuple[str, Path]]:
+    """Return who may run which interpreter of this machine: what is below the home of root is root's only."""
+    for path in sorted({PLAIN, os.path.realpath("/usr/bin/python3")}):
+        if minor_of(Path(path)) in MINORS and os.access(path, os.X_OK):
+            yield from (("root", Path(path)), ("user", Path(path)))
+    for minor in MINORS if os.access(VERSIONS, os.R_OK | os.X_OK) else ():
+        for path in sorted(VERSIONS.glob(f"{minor}.*/bin/python"))[-1:]:
+            yield "root" if os.geteuid() == 0 else "user", path
+
+
+each_interpreter = pytest.mark.parametrize(("person", "python"), [*find_interpreters()], indirect=["person"], ids=str)
 
 
 def test_pip_answers(box: Box) -> None:
@@ -58,19 +76,9 @@ def test_venv_inside_with_pip_works(box: Box) -> None:
     try:
         import ensurepip  # noqa: F401
     except ImportError:
-        pytest.skip("this Python was packaged without ensurepip")
+        lacking("python", "this Python was packaged without ensurepip")
     done = box.python(MAKE_AND_USE_VENV, timeout=SECONDS)
     assert done.stdout == "ok\n", done.stderr
-
-
-def _python(minor: str, person: Person) -> Path:
-    """Return an interpreter of this version that the person may run."""
-    if person.uid != os.geteuid():
-        pytest.skip("interpreters below the home of root are not for others")
-    found = sorted(VERSIONS.glob(f"{minor}.*/bin/python"))
-    if not found:
-        pytest.skip(f"no Python {minor} in {VERSIONS}")
-    return found[-1]
 
 
 def _check_core(box: Box, version: str) -> None:
@@ -87,38 +95,21 @@ def _check_core(box: Box, version: str) -> None:
     assert box.python(works).stdout == "ok\n"
 
 
-@pytest.mark.parametrize("minor", MINORS)
-def test_interpreter_by_path(
-    minor: str, person: Person, backend: str, make_box: Callable[..., Box]
-) -> None:
-    _check_core(make_box(person, backend, "-p", str(_python(minor, person))), minor)
+@each_interpreter
+def test_interpreter_by_path(python: Path, person: Person, backend: str, make_box: Callable[..., Box]) -> None:
+    _check_core(make_box(person, backend, "-p", str(python)), minor_of(python))
 
 
-@pytest.mark.parametrize("minor", MINORS)
-def test_interpreter_by_version(minor: str, person: Person, make_box: Callable[..., Box]) -> None:
-    _python(minor, person)
-    _check_core(make_box(person, "native", "-p", minor), minor)
+@each_interpreter
+def test_interpreter_by_version(python: Path, person: Person, make_box: Callable[..., Box]) -> None:
+    """Any interpreter of that version: which one is virtualenv's choice."""
+    _check_core(make_box(person, "native", "-p", minor_of(python)), minor_of(python))
 
 
-def test_interpreter_of_the_distribution(person: Person, backend: str, make_box: Callable[..., Box]) -> None:
-    if not DEBIAN.exists():
-        pytest.skip(f"no {DEBIAN}")
-    version = person.run([str(DEBIAN), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).stdout.strip()
-    _check_core(make_box(person, backend, "-p", str(DEBIAN)), version)
-
-
-def test_interpreter_below_an_odd_home(
-    person: Person, backend: str, make_box: Callable[..., Box]
-) -> None:
-    """A base prefix as uv, pyenv and conda make them: below the home directory, reached through links."""
-    version = person.run([str(DEBIAN), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).stdout.strip()
-    place = person.directory("interpreters")
-    (place / "alias").symlink_to(DEBIAN)
-    try:
-        box = make_box(person, backend, "-p", str(place / "alias"), fresh=True)
-        _check_core(box, version)
-    finally:
-        shutil.rmtree(place)
+def test_interpreter_behind_a_link(person: Person, backend: str, place: Path, make_box: Callable[..., Box]) -> None:
+    """As uv, pyenv and conda make them: below the home directory, reached through links."""
+    (place / "alias").symlink_to(PLAIN)
+    _check_core(make_box(person, backend, "-p", str(place / "alias"), fresh=True), minor_of(Path(PLAIN)))
 
 
 def test_without_pip_there_is_none(person: Person, backend: str, make_box: Callable[..., Box]) -> None:

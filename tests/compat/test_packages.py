@@ -20,7 +20,9 @@ pytestmark = [pytest.mark.index, pytest.mark.slow]
 
 WHEELS = ("requests", "pandas", "pytest", "black", "ruff")
 SDIST = "markupsafe"
-COMBINATIONS = (("user", "native"), ("user", "landlock"), ("root", "native"))
+with_packages = pytest.mark.parametrize(
+    ("person", "installed"), [("user", "native"), ("user", "landlock"), ("root", "native")], indirect=True
+)
 OPTIONS = ("index-url", "extra-index-url", "find-links", "cert", "trusted-host")
 
 PROGRAM = """
@@ -85,16 +87,14 @@ def _reach_index(person: Person) -> None:
         lacking("index", f"cannot reach a package index: {done.stderr.strip()[-200:]}")
 
 
-@pytest.fixture(scope="module", params=COMBINATIONS, ids="-".join)
+@pytest.fixture(scope="module")
 def installed(request: pytest.FixtureRequest, make_box: Callable[..., Box], person: Person) -> Installed:
-    name, backend = request.param
-    if (person.uid == 0) != (name == "root"):
-        pytest.skip("the other person's turn")
+    """A box with the packages, in the tier that is asked for."""
     _reach_index(person)
     old = {key: os.environ.get(key) for key in _index_settings()}
     os.environ.update(_index_settings())
     try:
-        made = Installed(make_box(person, backend, "--mode", "enforce", fresh=True))
+        made = Installed(make_box(person, request.param, "--mode", "enforce", fresh=True))
     finally:
         for key, value in old.items():
             os.environ.pop(key) if value is None else os.environ.__setitem__(key, value)
@@ -103,16 +103,19 @@ def installed(request: pytest.FixtureRequest, make_box: Callable[..., Box], pers
     return made
 
 
+@with_packages
 def test_install_makes_launchers(installed: Installed) -> None:
     for name in ("pytest", "black", "ruff", "py.test"):
         assert (installed.box.bin / name).samefile(installed.box.root / "sandbox" / "exec"), name
 
 
+@with_packages
 def test_compiled_sdist_works(installed: Installed) -> None:
     code = "import markupsafe._speedups as s; print(s.__file__.endswith('.so'))"
     assert installed.run("python", "-c", code).stdout == "True\n"
 
 
+@with_packages
 def test_pytest_runs(installed: Installed) -> None:
     person = installed.box.person
     text = "def test_good(tmp_path):\n    (tmp_path / 'f').write_text('x')\n\ndef test_bad():\n    assert 1 == 2\n"
@@ -122,6 +125,7 @@ def test_pytest_runs(installed: Installed) -> None:
     assert "1 failed, 1 passed" in done.stdout
 
 
+@with_packages
 def test_black_and_ruff_run(installed: Installed) -> None:
     person = installed.box.person
     person.write(installed.place / "good.py", "x = 1\n")
@@ -133,12 +137,14 @@ def test_black_and_ruff_run(installed: Installed) -> None:
         assert "bad.py" in done.stdout + done.stderr
 
 
+@with_packages
 def test_a_real_program_runs(installed: Installed) -> None:
     installed.box.person.write(installed.place / "prog.py", PROGRAM)
     done = installed.run("python", "prog.py")
     assert done.stdout == "{'city': ['A', 'B'], 'n': [5, 2]}\n", done.stderr
 
 
+@with_packages
 def test_files_of_the_owner_stay_out_of_reach(installed: Installed) -> None:
     """The program above can do its work; this is what it cannot do beside it."""
     secret = installed.box.person.write(installed.box.person.directory("secret") / "s", "secret")
@@ -148,6 +154,7 @@ def test_files_of_the_owner_stay_out_of_reach(installed: Installed) -> None:
     assert last.startswith(("FileNotFoundError", "PermissionError"))
 
 
+@with_packages
 def test_upgrade_runs_the_new_version_and_uninstall_removes(installed: Installed) -> None:
     for version in ("24.1.0", "24.2.0"):
         assert installed.pip("install", f"black=={version}").returncode == 0

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import payload
 import pytest
-from compat_environments import BASE_PYTHON, activated, run_until
+from compat_environments import activated, run_until
+
+from harness import PLAIN
 
 if TYPE_CHECKING:
     from harness import Box, Person
@@ -23,7 +25,7 @@ SECONDS = 30
 def plain(person: Person) -> Iterator[Path]:
     """The bin directory of an environment that virtualenv made, for this person."""
     root = person.directory("plain")
-    command = [sys.executable, "-m", "virtualenv", "-q", "-p", BASE_PYTHON, str(root / "env")]
+    command = [sys.executable, "-m", "virtualenv", "-q", "-p", PLAIN, str(root / "env")]
     person.run(command, check=True)
     yield root / "env" / "bin"
     shutil.rmtree(root, ignore_errors=True)

@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from compat_environments import BASE_PYTHON, run_until
+from compat_environments import run_until
+
+from harness import PLAIN
 
 if TYPE_CHECKING:
-    from harness import Box, Person
+    from harness import Person
 
 SECONDS = 30
-
-
-@pytest.fixture(params=["plain", "native", "landlock"])
-def python(request: pytest.FixtureRequest, person: Person, make_box: Callable[..., Box]) -> str:
-    """The interpreter as a control, and that of a box in each tier."""
-    if request.param == "plain":
-        return BASE_PYTHON
-    return str(make_box(person, request.param).bin / "python")
-
-
-@pytest.fixture
-def place(person: Person) -> Iterator[Path]:
-    """A directory of this person's that no policy names."""
-    made = person.directory("place")
-    yield made
-    shutil.rmtree(made, ignore_errors=True)
 
 
 STATUSES = {
@@ -187,9 +171,9 @@ def test_start_prints_nothing_of_its_own(person: Person, python: str) -> None:
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_no_obstacle(closed: str, person: Person, python: str, place: Path) -> None:
-    code = f"open('{place}/done', 'w').write('x')" if python == BASE_PYTHON else "import os; os._exit(6)"
+    code = f"open('{place}/done', 'w').write('x')" if python == PLAIN else "import os; os._exit(6)"
     done = run_until(SECONDS, person, ["bash", "-c", f'"$0" -c "{code}" {closed}; echo $?', python], cwd=place)
-    assert done.stdout == ("0\n" if python == BASE_PYTHON else "6\n")
+    assert done.stdout == ("0\n" if python == PLAIN else "6\n")
 
 
 def test_output_streams_while_running(person: Person, python: str) -> None:
@@ -206,5 +190,5 @@ def test_output_streams_while_running(person: Person, python: str) -> None:
 
 def test_the_same_python_inside(person: Person, python: str) -> None:
     done = run_until(SECONDS, person, [python, "-c", "import sys; print(sys.version)"])
-    assert done.stdout == run_until(SECONDS, person, [BASE_PYTHON, "-c", "import sys; print(sys.version)"]).stdout
+    assert done.stdout == run_until(SECONDS, person, [PLAIN, "-c", "import sys; print(sys.version)"]).stdout
     assert done.stdout.strip() == sys.version

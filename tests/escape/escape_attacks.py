@@ -27,7 +27,7 @@ class Attack:
 
     def inside(self, backend: str) -> frozenset[str]:
         """What it must end in inside."""
-        return self.native if backend == "native" else self.landlock
+        return self.landlock if backend == "landlock" else self.native
 
     def outside(self, uid: int) -> frozenset[str]:
         """What it may end in without a sandbox."""

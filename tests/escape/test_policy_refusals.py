@@ -7,6 +7,8 @@ import os
 
 import pytest
 
+from harness import lacking
+
 
 def rewrite(path, change):
     path.write_bytes(change(path.read_bytes()))
@@ -125,7 +127,7 @@ def test_a_linked_plan_refuses(own_box):
 
 def test_a_plan_of_somebody_else_refuses(own_box):
     if os.geteuid() != 0:
-        pytest.skip("needs root to give a file away")
+        lacking("root", "only root can give a file away")
     os.chown(own_box.root / "sandbox" / "plan", 12345, 12345)
     assert_refused(own_box, {125})
 

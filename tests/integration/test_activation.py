@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from harness import require_program
 from vsbox.box.activation import render_activation
 from vsbox.box.quoting import quote_csh, quote_fish, quote_posix
 
@@ -63,7 +64,7 @@ class Shell(NamedTuple):
     always_tested: bool = True
 
 
-SHELLS = (
+KNOWN_SHELLS = (
     Shell("bash", ("bash", "--norc"), quote_posix),
     Shell("bash-strict", ("bash", "--norc"), quote_posix, setup="set -eu\nset +h\nPS1='P> '\n"),
     Shell("dash", ("dash",), quote_posix),
@@ -125,6 +126,7 @@ SHELLS = (
     ),
 )
 
+SHELLS = tuple(shell for shell in KNOWN_SHELLS if shell.always_tested or shutil.which(shell.argv[0]))
 each_shell = pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell.name)
 each_lax_shell = pytest.mark.parametrize(
     "shell",
@@ -132,15 +134,6 @@ each_lax_shell = pytest.mark.parametrize(
     [shell for shell in SHELLS if shell.name in {"bash", "dash", "zsh", "fish"}],
     ids=lambda shell: shell.name,
 )
-
-
-def require_program(name: str, *, always: bool = True) -> str:
-    """Return the program's path; without it skip, or fail where CI promises that it is there."""
-    if path := shutil.which(name):
-        return path
-    if always and "shells" in os.environ.get("VSBOX_MUST_WORK", "").split(","):
-        pytest.fail(f"{name} is not installed, and VSBOX_MUST_WORK asks for shells")
-    pytest.skip(f"{name} is not installed")
 
 
 def make_box(root: Path, *, marker: str = "box", summary: bytes | None = None) -> Path:
@@ -168,7 +161,7 @@ class Session:
         self.directory = directory
         self.env = {"PATH": PATH, "HOME": str(directory), "LC_ALL": "C.UTF-8", **env}
         self.script = shell.setup
-        self.program = require_program(shell.argv[0], always=shell.always_tested)
+        self.program = require_program(shell.argv[0])
 
     def source(self, root: Path, script: str = "activate") -> Session:
         path = self.shell.quote(f"{root}/bin/{script}{self.shell.suffix}")

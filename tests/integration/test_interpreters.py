@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Person
+from harness import Person, lacking
 
 LAYOUTS = {
     "uv": (".local/share/uv/python/cpython-{v}-linux-x86_64-gnu", ".local/share/uv/python/cpython-alias"),
@@ -28,7 +28,7 @@ def base_python() -> Path:
     """Debian's Python, which runs from wherever its library lies beside it."""
     python = Path(os.path.realpath("/usr/bin/python3"))
     if not python.exists():
-        pytest.skip("no /usr/bin/python3 to copy")
+        lacking("python", "no /usr/bin/python3 to copy")
     return python
 
 

@@ -16,18 +16,30 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from vsbox.seccomp import PROBE_ERRNO, PROBE_OPTION, FilterSpec, build_filter, simulate
+from vsbox.seccomp import (
+    ALLOWED,
+    PROBE_ERRNO,
+    PROBE_OPTION,
+    FilterSpec,
+    allowed_calls,
+    build_filter,
+    simulate,
+    verdicts,
+)
+from vsbox.seccomp.allowed import errno_unlisted
 from vsbox.seccomp.rules import ENOSYS, IPC_REFUSAL, REFUSALS
 from vsbox.seccomp.syscalls import AARCH64, X86_64, Architecture, architecture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 BOTH = pytest.mark.parametrize("arch", [X86_64, AARCH64], ids=lambda arch: arch.name)
 
 ALLOW = 0x7FFF_0000
 EPERM = 0x0005_0001
 EAFNOSUPPORT = 0x0005_0061
+EOPNOTSUPP = 0x0005_005F
+UNKNOWN = 0x0005_0000 | ENOSYS
 HIGH = 1 << 32
 BOX_ID = 0xFEDC_BA98_7654_3210
 
@@ -53,9 +65,9 @@ def skip_or_fail(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def make_spec(machine: str) -> FilterSpec:
+def make_spec(machine: str, allowed: frozenset[str] | None = ALLOWED) -> FilterSpec:
     families = frozenset({"unix", "inet", "inet6", "netlink"})
-    return FilterSpec(machine=machine, box_id=BOX_ID, families=families, ipc_denied=True)
+    return FilterSpec(machine=machine, box_id=BOX_ID, families=families, allowed=allowed, ipc_denied=True)
 
 
 class Compare(ctypes.Structure):
@@ -88,9 +100,9 @@ class Seccomp:
         return number
 
     def export(
-        self, arch: Architecture, rules: Iterable[tuple[int, str, tuple[Compare, ...]]]
+        self, arch: Architecture, rules: Iterable[tuple[int, str, tuple[Compare, ...]]], otherwise: int = ALLOW
     ) -> bytes:
-        context = ctypes.c_void_p(self._library.seccomp_init(ctypes.c_uint32(ALLOW)))
+        context = ctypes.c_void_p(self._library.seccomp_init(ctypes.c_uint32(otherwise)))
         try:
             self._restrict_to(context, arch)
             for action, name, comparisons in rules:
@@ -165,12 +177,62 @@ def test_refusals_equal_a_filter_of_libseccomp(seccomp: Seccomp, arch: Architect
     refused = dict(refused_names(seccomp, arch))
     assert len(refused) > 60
     theirs = seccomp.export(arch, [(action, name, ()) for name, action in refused.items()])
-    ours = build_filter(make_spec(arch.name))
+    ours = build_filter(make_spec(arch.name, None))
     for name, number in arch.table.items():
         their_answer = simulate(theirs, arch=arch.audit_arch, nr=number)
         assert their_answer == refused.get(name, ALLOW), name
         if name in refused:
             assert simulate(ours, arch=arch.audit_arch, nr=number) == their_answer, name
+
+
+def expected_actions(arch: Architecture, allowed: frozenset[str] | None) -> dict[str, int]:
+    """Say what a list means, from the tables alone."""
+    refused = {
+        name: 0x0005_0000 | errno for table in (*REFUSALS, IPC_REFUSAL) for name, errno in table.by_name().items()
+    }
+    unlisted = {
+        name: 0x0005_0000 | errno_unlisted(name)
+        for name in arch.table
+        if allowed is not None and name not in allowed
+    }
+    return dict.fromkeys(arch.table, ALLOW) | unlisted | {n: a for n, a in refused.items() if n in arch.table}
+
+
+LISTS: Mapping[str, frozenset[str] | None] = {
+    "built-in": ALLOWED,
+    "none": None,
+    "of one's own": allowed_calls(names("read write openat execve mkdir socket vmsplice futex_wait futex")),
+    "almost empty": allowed_calls(["read"]),
+    "without files": ALLOWED - names("openat open creat chmod fchmodat linkat setxattr getxattr kill"),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("allowed", LISTS.values(), ids=LISTS)
+def test_every_call_gets_the_answer_of_a_filter_of_libseccomp(
+    seccomp: Seccomp, arch: Architecture, allowed: frozenset[str] | None
+) -> None:
+    expected = expected_actions(arch, allowed)
+    known = {name for name in arch.table if seccomp.resolve(arch, name) >= 0}
+    listed = [(action, name, ()) for name, action in expected.items() if name in known and action != UNKNOWN]
+    theirs = seccomp.export(arch, listed, UNKNOWN)
+    ours = build_filter(make_spec(arch.name, allowed))
+    said = verdicts(ours, arch.name)
+    compared = set()
+    for name in known:
+        if said[name] != "arguments":
+            call = {"arch": arch.audit_arch, "nr": arch.table[name]}
+            assert simulate(ours, **call) == simulate(theirs, **call) == expected[name], name
+            compared.add(name)
+    by_argument = known - compared
+    assert by_argument <= names(
+        "open openat creat chmod fchmod fchmodat fchmodat2 mkdir mkdirat mknod mknodat ioctl personality clone unshare"
+        " socket socketpair prctl"
+    )
+    unnumbered = set(range(1024)) - set(arch.table.values())
+    for number in unnumbered:
+        call = {"arch": arch.audit_arch, "nr": number}
+        assert simulate(ours, **call) == simulate(theirs, **call) == UNKNOWN
 
 
 def masked(arg: int, mask: int, value: int) -> Compare:
@@ -179,6 +241,7 @@ def masked(arg: int, mask: int, value: int) -> Compare:
 
 NEW_NAMESPACE_BITS = (1 << 17, *(1 << bit for bit in range(25, 31)))
 FAMILIES = (1, 2, 10, 16)
+HARMLESS = 0x5_0F00  # of unshare(): memory, directories, descriptors, signals, threads, System V semaphores
 
 ARGUMENT_FILTER = (
     *((EPERM, "ioctl", (masked(1, 0xFFFF_FFFF, cmd),)) for cmd in (0x5412, 0x541C, 0x5423)),
@@ -195,6 +258,12 @@ ARGUMENT_FILTER = (
         for flag in (0o100, 0o20_000_000)
         for bit in (0o4000, 0o2000)
     ),
+    *((EPERM, "mkdirat", (masked(2, bit, bit),)) for bit in (0o4000, 0o2000)),
+    *((EPERM, "fchmodat", (masked(2, bit, bit),)) for bit in (0o4000, 0o2000)),
+    *((EPERM, "mknodat", (masked(2, bit, bit),)) for bit in (0o4000, 0o2000)),
+    *((EPERM, "mknodat", (masked(2, 0o170_000, kind),)) for kind in (0o020_000, 0o060_000)),
+    *((EPERM, "unshare", (masked(0, 1 << bit, 1 << bit),)) for bit in range(64) if not HARMLESS >> bit & 1),
+    *((EOPNOTSUPP, "socketpair", (masked(0, 0xFFFF_FFFF, family),)) for family in range(46) if family != 1),
 )
 
 ARGUMENT_CASES = (
@@ -219,6 +288,15 @@ ARGUMENT_CASES = (
             (0, 0o2, 0o101, 0o20_200_000, 0o101 | HIGH), (0, 0o644, 0o4644, 0o2644 | HIGH)
         )
     ),
+    *(
+        (name, (-100, 0, mode))
+        for name in ("mkdirat", "fchmodat", "mknodat")
+        for mode in (0, 0o755, 0o1777, 0o2755, 0o4000, 0o6000 | HIGH, 0o755 | HIGH)
+    ),
+    *(("mknodat", (-100, 0, kind << 12 | 0o600)) for kind in (0, 1, 2, 6, 8, 10, 12)),
+    *(("unshare", (1 << bit,)) for bit in range(64)),
+    *(("unshare", (flags,)) for flags in (0, HARMLESS, HARMLESS | 1, 0x1000_0400, 0x400 | HIGH)),
+    *(("socketpair", (family + high, 1, 0)) for family in range(46) for high in (0, HIGH)),
 )
 
 
@@ -233,7 +311,19 @@ def test_argument_rules_equal_a_filter_of_libseccomp(seccomp: Seccomp, arch: Arc
         expected = simulate(theirs, arch=arch.audit_arch, nr=number, args=args)
         assert answer == expected, (name, args)
         answers.add(answer)
-    assert answers == {ALLOW, EPERM, EAFNOSUPPORT}
+    assert answers == {ALLOW, EPERM, EAFNOSUPPORT, EOPNOTSUPP}
+
+
+@BOTH
+def test_arguments_are_judged_alike_under_every_list(arch: Architecture) -> None:
+    """What a list lets through by name is judged as without a list; what it leaves out is not judged at all."""
+    wide, narrow = build_filter(make_spec(arch.name, None)), LISTS["of one's own"]
+    ours = build_filter(make_spec(arch.name, narrow))
+    for name, args in ARGUMENT_CASES:
+        call = {"arch": arch.audit_arch, "nr": arch.table[name], "args": args}
+        listed = narrow is not None and name in narrow
+        expected = simulate(wide, **call) if listed else 0x0005_0000 | errno_unlisted(name)
+        assert simulate(ours, **call) == expected, (name, args)
 
 
 PRELUDE = """
@@ -284,6 +374,9 @@ NATIVE_CALLS: dict[str, tuple[int, str, tuple[int, ...]]] = {
     "personality": (1, "personality", (0x4_0000,)),
     "prctl probe": (PROBE_ERRNO, "prctl", (PROBE_OPTION, BOX_ID)),
     "message queue": (1, "msgget", (0x7FFF_FFFE, 0)),
+    "not listed: pages given away": (ENOSYS, "vmsplice", (-1, 0, 0, 0)),
+    "not listed: memory of others": (ENOSYS, "process_madvise", (-1, 0, 0, 0, 0)),
+    "not listed: file attributes": (ENOSYS, "file_getattr", (-1, 0, 0, 0, 1)),
 }
 STILL_ALLOWED: dict[str, tuple[int, str, tuple[int, ...]]] = {
     "getpid": (0, "getpid", ()),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from harness import Person
 from unit.machines import policy
 from vsbox.box.layout import Layout
 from vsbox.box.sync import Synced, find_shadowed, list_names, sync_launchers
@@ -336,9 +338,19 @@ def test_the_first_command_on_the_path_decides(tmp_path: Path) -> None:
     assert find_shadowed("tool", search[::-1], tmp_path) == tmp_path / "b" / "tool"
 
 
-def test_a_command_that_cannot_be_read_is_the_users(layout: Layout, path: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root reads everything")
-    command(path, "git", PYTHON, mode=0o111)
-    install(layout, "git")
-    assert "git" in held(sync(layout))
+FIND_SHADOWED = """
+import sys
+from pathlib import Path
+from vsbox.box.sync import find_shadowed
+print(find_shadowed("git", [sys.argv[1]], Path("/nonexistent")))
+"""
+
+
+@pytest.mark.parametrize("person", ["user"], indirect=True)
+def test_a_command_that_cannot_be_read_is_the_users(person: Person, place: Path) -> None:
+    """Root would read it all the same."""
+    find = [sys.executable, "-c", FIND_SHADOWED, str(place)]
+    made = command(place, "git", PYTHON, mode=0o111)
+    assert person.run(find).stdout == f"{made}\n"
+    made.chmod(0o755)
+    assert person.run(find).stdout == "None\n"

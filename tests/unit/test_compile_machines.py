@@ -274,8 +274,8 @@ def test_auto_takes_the_strongest() -> None:
 def test_without_user_namespaces_auto_takes_landlock_and_says_why(errno: str, advice: str) -> None:
     choice = choose("auto", machine(probes={"user_namespace": errno}))
     assert choice.backend is landlock_backend.BACKEND
-    ((name, (missing,)),) = choice.passed_over
-    assert name == "native"
+    ((name, (missing,)), (other, _)) = choice.passed_over
+    assert (name, other) == ("native", "bubblewrap")
     assert errno in missing.what
     assert advice in missing.remedy
 

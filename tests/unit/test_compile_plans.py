@@ -57,11 +57,14 @@ def with_paths(facts: HostFacts, paths: dict[str, PathFact]) -> HostFacts:
     return msgspec.structs.replace(facts, paths=facts.paths | paths)
 
 
+PROJECT = policy(preset="project", project=DATA)
 UV = "/home/ada/.local/share/uv/python/cpython-3.12"
 SITUATIONS: dict[str, tuple[Policy, HostFacts, BoxFacts, Tier]] = {
     "debian-default": (policy(), debian(), box(), Tier.NAMESPACES),
     "debian-grants": (GRANTS, with_paths(debian(), DISK), box(), Tier.NAMESPACES),
     "debian-strict": (policy(preset="strict"), debian(), box(), Tier.NAMESPACES),
+    "debian-project": (PROJECT, with_paths(debian(), DISK), box(), Tier.NAMESPACES),
+    "debian-project-landlock": (PROJECT, with_paths(debian(), DISK), box(), Tier.LANDLOCK),
     "debian-landlock": (FLAT, with_paths(debian(), DISK), box(), Tier.LANDLOCK),
     "ubuntu-apparmor-rule": (policy(), ubuntu(), box(), Tier.LANDLOCK),
     "ubuntu-strict": (policy(preset="strict"), ubuntu(), box(), Tier.LANDLOCK),
@@ -82,9 +85,10 @@ SITUATIONS: dict[str, tuple[Policy, HostFacts, BoxFacts, Tier]] = {
 }
 
 
-@pytest.mark.parametrize("name", SITUATIONS)
+@pytest.mark.parametrize("name", [*SITUATIONS, "debian-project-install", "debian-project-landlock-install"])
 def test_golden(name: str) -> None:
-    text = rendered(compile_plan(*SITUATIONS[name]))
+    situation = SITUATIONS[name.removesuffix("-install")]
+    text = rendered(compile_plan(*situation, installing=name.endswith("-install")))
     path = GOLDEN / f"{name}.txt"
     if os.environ.get("VSBOX_REWRITE_GOLDEN"):
         path.write_text(text)
@@ -92,7 +96,7 @@ def test_golden(name: str) -> None:
 
 
 def test_no_golden_is_left_over() -> None:
-    assert {path.stem for path in GOLDEN.glob("*.txt")} == set(SITUATIONS)
+    assert {path.stem.removesuffix("-install") for path in GOLDEN.glob("*.txt")} == set(SITUATIONS)
 
 
 # ---- order and determinism ----

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from harness import require_program
 from vsbox.box.quoting import quote_csh, quote_fish, quote_posix, quote_powershell
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Shell(NamedTuple):
     always_tested: bool = True
 
 
-SHELLS = (
+KNOWN_SHELLS = (
     Shell("bash", ("bash", "--norc"), quote_posix),
     Shell("bash-posix", ("bash", "--posix"), quote_posix),
     Shell("dash", ("dash",), quote_posix),
@@ -86,16 +87,8 @@ SHELLS = (
 )
 LOCALES = ("C.UTF-8", "C")
 
+SHELLS = tuple(shell for shell in KNOWN_SHELLS if shell.always_tested or shutil.which(shell.argv[0]))
 each_shell = pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell.name)
-
-
-def require_program(name: str, *, always: bool = True) -> str:
-    """Return the program's path; without it skip, or fail where CI promises that it is there."""
-    if path := shutil.which(name):
-        return path
-    if always and "shells" in os.environ.get("VSBOX_MUST_WORK", "").split(","):
-        pytest.fail(f"{name} is not installed, and VSBOX_MUST_WORK asks for shells")
-    pytest.skip(f"{name} is not installed")
 
 
 def read_back(shell: Shell, values: list[str], directory: Path, locale: str) -> list[str]:
@@ -106,7 +99,7 @@ def read_back(shell: Shell, values: list[str], directory: Path, locale: str) -> 
     file = directory / "script"
     file.write_bytes(os.fsencode(script))
     result = subprocess.run(
-        [require_program(shell.argv[0], always=shell.always_tested), *shell.argv[1:], str(file)],
+        [require_program(shell.argv[0]), *shell.argv[1:], str(file)],
         env={"PATH": "/nonexistent", "HOME": str(directory), "LC_ALL": locale},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from vsbox.backends import landlock, native
+from vsbox.backends import bubblewrap, landlock, native
 from vsbox.backends.interface import Backend, Missing
 from vsbox.errors import CannotEnforceError
 from vsbox.host.facts import HostFacts
 
-BACKENDS: Final[tuple[Backend, ...]] = (native.BACKEND, landlock.BACKEND)
+BACKENDS: Final[tuple[Backend, ...]] = (native.BACKEND, bubblewrap.BACKEND, landlock.BACKEND)
 """Strongest first."""
 
 

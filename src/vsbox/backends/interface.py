@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vsbox.host.facts import HostFacts
-from vsbox.plan.model import Tier
+from vsbox.plan.model import Plan, Tier
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,17 @@ class Missing:
     remedy: str = ""
 
 
+def as_compiled(plan: Plan, facts: HostFacts) -> Plan:  # noqa: ARG001 - others translate for a machine
+    """Return the plan: the launcher carries it out as it is."""
+    return plan
+
+
 @dataclass(frozen=True)
 class Backend:
-    """One mechanism: its name in policies, the tier it compiles for, what it lacks on a machine."""
+    """One mechanism: its name in policies, the tier it compiles for, what it lacks on a machine, how it takes plans."""
 
     name: str
     tier: Tier
     summary: str
     missing: Callable[[HostFacts], tuple[Missing, ...]]
+    translate: Callable[[Plan, HostFacts], Plan] = as_compiled

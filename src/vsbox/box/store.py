@@ -25,6 +25,7 @@ from vsbox.plan.encode import encode, fnv1a64
 from vsbox.plan.model import BoxFacts, Interpreter, Plan
 from vsbox.plan.steps import printable
 from vsbox.plan.system import candidates
+from vsbox.policy.bwrap_options import Mapped, apply_bwrap_arguments, backend_for
 from vsbox.policy.document import SCHEMA_NAME, parse, render, schema
 from vsbox.policy.grants import grants_of
 from vsbox.policy.model import Policy
@@ -106,11 +107,20 @@ def commands_mtime_ns(layout: Layout) -> int:
         return 0
 
 
+def map_words(policy: Policy) -> Mapped:
+    """Take the policy's words for ``bwrap`` into it, for the user that this is."""
+    return apply_bwrap_arguments(
+        with_preset(policy), policy.bwrap_arguments, uid=os.geteuid(), gid=os.getegid()  # type: ignore[attr-defined,unused-ignore]
+    )
+
+
 def gather(layout: Layout, policy: Policy, root: Path | None = None) -> tuple[HostFacts, BoxFacts]:
     """Return the facts that a compilation of this box needs; ``root``: where it will be, unless it is there."""
     interpreter = load_interpreter(layout)
+    mapped = map_words(policy)
+    named = (*(grant.path for grant in grants_of(mapped.policy)), *mapped.sources)
     facts = collect(
-        (*candidates(), *interpreter.trees, *(grant.path for grant in grants_of(policy))),
+        (*candidates(), *interpreter.trees, *named),
         watched=(str(layout.policy), interpreter.executable, str(layout.sandbox / "interpreter.json")),
     )
     return facts, BoxFacts(str(root or layout.root), interpreter, commands_mtime_ns(layout))
@@ -134,10 +144,12 @@ def plan_and_facts(layout: Layout, policy: Policy, root: Path | None = None) -> 
             f"cannot use {layout.root}: its Python {box.interpreter.executable} is gone",
             hint=f"make the box anew: vsbox --clear {layout.root}",
         )
-    backend = choose(policy.backend, facts).backend
-    plan = compile_plan(policy, facts, box, backend.tier)
+    backend = choose(backend_for(map_words(policy)), facts).backend
+    plan = backend.translate(compile_plan(policy, facts, box, backend.tier), facts)
     installs = with_preset(policy).packages == "install"
-    installing = compile_plan(policy, facts, box, backend.tier, installing=True) if installs else None
+    if not installs:
+        return Compiled(plan, facts, box)
+    installing = backend.translate(compile_plan(policy, facts, box, backend.tier, installing=True), facts)
     return Compiled(plan, facts, box, installing)
 
 

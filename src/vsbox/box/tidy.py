@@ -22,12 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vsbox.box.layout import Layout
-from vsbox.plan.project import PROTECTED
+from vsbox.plan.project import is_protected_name
 from vsbox.policy.grants import grants_of
 from vsbox.policy.model import Policy
 
 MAX_DEPTH = 100
-DIRECTORY = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+DIRECTORY = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW  # type: ignore[attr-defined,unused-ignore]
 
 
 @dataclass
@@ -57,14 +57,6 @@ class _Found:
     path: str
     link: str
     is_bytecode: bool
-
-
-def is_protected_name(name: str) -> bool:
-    """Tell whether a file or directory of this name is protected, as the launcher does."""
-    lower = name.lower()
-    return any(
-        lower.startswith(pattern[:-1]) if pattern.endswith("*") else lower == pattern for pattern in PROTECTED
-    )
 
 
 def _ended_runs(layout: Layout) -> Iterator[_Run]:

@@ -22,12 +22,15 @@ COMMANDS = {
     "explain": "vsbox.cli.explain",
     "check": "vsbox.cli.check",
     "doctor": "vsbox.cli.doctor",
+    "list": "vsbox.cli.running",
+    "inspect": "vsbox.cli.running",
+    "kill": "vsbox.cli.running",
     "sync": "vsbox.cli.sync",
     "completion": "vsbox.cli.completion",
 }
 
 
-PLANNED = ("list", "inspect", "kill", "learn", "report", "diff", "apparmor", "run", "python")
+PLANNED = ("learn", "report", "diff", "apparmor", "run", "python")
 
 
 def _refuse_slip(word: str) -> None:
@@ -54,7 +57,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = __import__(COMMANDS[cmd_name], fromlist=[cmd_name])
-        command: click.Command = getattr(module, cmd_name if cmd_name != "exec" else "exec_")
+        command: click.Command = getattr(module, f"{cmd_name}_" if cmd_name in {"exec", "list"} else cmd_name)
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

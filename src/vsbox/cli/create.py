@@ -23,8 +23,9 @@ if TYPE_CHECKING:
               help="venv: network, packages writable. strict: no network, packages read-only, nothing of yours.")
 @click.option("--mode", type=click.Choice(["enforce", "log"]), default="enforce", show_default=True,
               help="enforce blocks. log, which only reports, is not in this version.")
-@click.option("--backend", type=click.Choice(["auto", "native", "landlock"]), default="auto", show_default=True,
-              help="native: namespaces, Landlock, seccomp. landlock: no namespaces.")
+@click.option("--backend", type=click.Choice(["auto", "native", "bubblewrap", "landlock"]), default="auto",
+              show_default=True,
+              help="native: namespaces, Landlock, seccomp. bubblewrap: namespaces by bwrap. landlock: no namespaces.")
 @click.option("--no-os-sandbox", is_flag=True, help="Audit hook alone. Not in this version.")
 @click.option("--allow-degraded", multiple=True, metavar="ASPECT",
               help="Run even where this aspect cannot be enforced; the receipt says so. Repeatable.")

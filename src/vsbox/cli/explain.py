@@ -9,7 +9,7 @@ import click
 from vsbox.box.layout import open_box
 from vsbox.box.store import load_policy, plan_and_facts
 from vsbox.cli.output import print_json, print_table
-from vsbox.plan.explain import Decision, decide
+from vsbox.plan.explain import Decision, Verdict, decide, judge_syscalls
 from vsbox.plan.model import Plan
 from vsbox.policy.grants import Access, grants_of, is_below
 
@@ -20,13 +20,17 @@ MEANINGS = {Access.HIDDEN: "no access", Access.READ: "read", Access.WRITE: "read
 @click.argument("directory", metavar="DIR", type=click.Path())
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.option("--plan", "show_plan", is_flag=True, help="Print the steps the launcher carries out.")
+@click.option("--syscalls", "show_syscalls", is_flag=True, help="Print what is answered to each system call.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def explain(directory: str, paths: tuple[str, ...], *, show_plan: bool, as_json: bool) -> None:
+def explain(
+    directory: str, paths: tuple[str, ...], *, show_plan: bool, show_syscalls: bool, as_json: bool
+) -> None:
     """Say what code in the box DIR may touch, by which rule, and what enforces it.
 
     \b
       vsbox explain myenv
       vsbox explain myenv ~/.ssh/id_ed25519 ~/data
+      vsbox explain myenv --syscalls
 
     The directory that a command is started in is readable as well, unless it is a home directory, a
     hidden directory of one, or the system's (see working_directory in sandbox.json).
@@ -35,6 +39,9 @@ def explain(directory: str, paths: tuple[str, ...], *, show_plan: bool, as_json:
     policy = load_policy(layout)
     compiled = plan_and_facts(layout, policy)
     plan, facts, box = compiled.plan, compiled.facts, compiled.box
+    if show_syscalls:
+        _print_syscalls(judge_syscalls(plan, policy, facts.machine), as_json=as_json)
+        return
     named = paths or tuple(grant.path for grant in grants_of(policy))
     decisions = [decide(_resolve(path, box.root), plan, policy, box, facts) for path in named]
     if as_json:
@@ -56,6 +63,16 @@ def explain(directory: str, paths: tuple[str, ...], *, show_plan: bool, as_json:
                 for row in plan.receipt.rows
             ],
         )
+
+
+def _print_syscalls(verdicts: tuple[Verdict, ...] | None, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"syscalls": verdicts})
+    elif verdicts is None:
+        click.echo("no filter: sandbox.json asks for an empty list of system calls")
+    else:
+        rows = [(verdict.name, verdict.answer, verdict.reason) for verdict in verdicts]
+        print_table("System calls", ("call", "answer", "because"), rows)
 
 
 def _resolve(path: str, root: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vsbox.errors import LauncherError
+from vsbox.host import bubblewrap
 from vsbox.host.facts import HostFacts, PathFact, Watched
 from vsbox.host.index import index_settings
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from vsbox.host.facts import Kind
 
 LAUNCHER: Final = Path(__file__).parent.parent / "launch" / "vsbox-launcher"
+GPUS: Final = ("nvidia*", "nvidia-caps/*", "dri/*", "kfd", "dxg")
 KINDS: Final[tuple[tuple[int, Kind], ...]] = (
     (stat.S_IFDIR, "directory"),
     (stat.S_IFREG, "file"),
@@ -106,8 +108,11 @@ def collect(paths: Iterable[str] = (), *, watched: Iterable[str] = ()) -> HostFa
         home=home,
         probes=probe(),
         paths={path: look_at(path) for path in (*paths, *index.paths)},
-        watched=tuple(watch(path) for path in (str(LAUNCHER), *watched, *config_files)),
+        watched=tuple(watch(path) for path in (str(LAUNCHER), *bubblewrap.PROGRAMS, *watched, *config_files)),
         index=index,
-        own_paths=own_paths(),
+        gpus=tuple(sorted(str(path) for pattern in GPUS for path in Path("/dev").glob(pattern))),
+        own_paths=tuple(sorted({*own_paths(), *bubblewrap.places()})),
         compiler=(sys.executable, "-I", "-m", "vsbox.box"),
+        gid=os.getegid(),
+        bubblewrap=bubblewrap.probe(find_launcher()),
     )

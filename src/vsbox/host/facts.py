@@ -32,11 +32,21 @@ class Watched(msgspec.Struct, frozen=True):
 class IndexSettings(msgspec.Struct, frozen=True):
     """The user's own package index settings: what ``pip`` inside needs to find the same packages.
 
-    ``paths`` are the files and directories that these settings name.
+    ``paths`` are the files and directories that these settings name, ``cache`` is pip's own if there is one.
     """
 
     config_file: str | None = None
     paths: tuple[str, ...] = ()
+    cache: str | None = None
+
+
+class BubblewrapFact(msgspec.Struct, frozen=True):
+    """The ``bwrap`` of this machine; ``answer``: ``"ok"``, or why it cannot make a sandbox here."""
+
+    program: str
+    version: str
+    answer: str
+    options: tuple[str, ...] = ()
 
 
 class HostFacts(msgspec.Struct, frozen=True):
@@ -55,7 +65,10 @@ class HostFacts(msgspec.Struct, frozen=True):
     watched: tuple[Watched, ...] = ()
     index: IndexSettings = IndexSettings()
     own_paths: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
     compiler: tuple[str, ...] = ()
+    gid: int = 0
+    bubblewrap: BubblewrapFact | None = None
 
     @property
     def landlock_abi(self) -> int:

@@ -78,6 +78,12 @@ def _local_paths(value: str, home: str) -> Iterator[str]:
             yield real
 
 
+def _pip_cache(home: str) -> str | None:
+    cache_home = os.environ.get("XDG_CACHE_HOME") or f"{home}/.cache"
+    place = os.path.realpath(os.environ.get("PIP_CACHE_DIR") or f"{cache_home}/pip")
+    return place if os.path.isdir(place) else None  # noqa: PTH112
+
+
 def index_settings(home: str) -> tuple[IndexSettings, tuple[str, ...]]:
     """Return the settings and the files they come from (present or not, to be watched)."""
     files = _config_files(home)
@@ -93,4 +99,4 @@ def index_settings(home: str) -> tuple[IndexSettings, tuple[str, ...]]:
     if chosen:
         chosen = os.path.realpath(chosen)
         paths.add(chosen)
-    return IndexSettings(chosen, tuple(sorted(paths))), files
+    return IndexSettings(chosen, tuple(sorted(paths)), _pip_cache(home)), files

@@ -37,7 +37,12 @@ class Situation:
     @property
     def broker(self) -> bool:
         """Whether the launcher can answer supervised system calls."""
-        return self.facts.works("seccomp_listener", "pidfd_getfd")
+        return self.filtered and self.facts.works("seccomp_listener", "pidfd_getfd")
+
+    @property
+    def filtered(self) -> bool:
+        """Whether there is a filter of system calls."""
+        return self.policy.syscalls != ()
 
     @property
     def offline(self) -> bool:
@@ -63,7 +68,7 @@ def _metadata(s: Situation) -> Answer:
 
 
 def _processes(s: Situation) -> Answer:
-    return _layers(("namespaces", s.namespaces), ("landlock", s.abi > 0), ("seccomp", True))
+    return _layers(("namespaces", s.namespaces), ("landlock", s.abi > 0), ("seccomp", s.filtered))
 
 
 def _signals(s: Situation) -> Answer:
@@ -80,6 +85,8 @@ def _shared_memory(s: Situation) -> Answer:
 
 
 def _network(s: Situation) -> Answer:
+    if not s.filtered:  # sockets to virtual machines and their host know no network namespace
+        return ()
     return _layers(
         ("namespaces", s.namespaces),
         ("seccomp", not s.namespaces),
@@ -108,6 +115,18 @@ def _lifetime(s: Situation) -> Answer:
     return _layers(("namespaces", s.namespaces), ("subreaper", subreaper))
 
 
+def _keyring(s: Situation) -> Answer:
+    return _layers(("keyctl", True), ("seccomp", s.filtered))
+
+
+def _privileges(s: Situation) -> Answer:
+    return ("capabilities", "no_new_privs", "seccomp" if s.filtered else "namespaces")
+
+
+def _filter(s: Situation) -> Answer:
+    return _layers(("seccomp", s.filtered))
+
+
 def _always(*layers: str) -> Callable[[Situation], Answer]:
     return lambda _: layers
 
@@ -121,6 +140,13 @@ class Aspects:
     answer: Callable[[Situation], Answer]
     advice: str = "run `vsbox doctor`"
 
+
+UNFILTERED: Final = {
+    Aspect.KEYRING: "kernel keys of the user can be reached by their numbers",
+    Aspect.SYSCALLS: "every kernel interface",
+    Aspect.TERMINAL: "input can be typed into the terminal, where the system lets anyone do so",
+}
+"""What is open where the policy asks for no filter of system calls."""
 
 NEWER_LANDLOCK: Final = "a kernel with a newer Landlock, or user namespaces (`vsbox doctor` says how)"
 
@@ -137,14 +163,13 @@ TABLE: Final = (
     Aspects(Aspect.UNIX_SOCKETS, "no UNIX socket of the host", _unix_sockets, NEWER_LANDLOCK),
     Aspects(Aspect.ABSTRACT_SOCKETS, "no abstract UNIX socket of the host", _abstract_sockets,
             f"Linux 6.12: {NEWER_LANDLOCK}"),
-    Aspects(Aspect.KEYRING, "no kernel key of the session", _always("keyctl", "seccomp")),
+    Aspects(Aspect.KEYRING, "no kernel key of the session", _keyring),
     Aspects(Aspect.DESCRIPTORS, "only standard streams, not reopened for writing", _descriptors,
             "a kernel with Landlock (5.13 or newer)"),
     Aspects(Aspect.ENVIRONMENT, "only listed variables", _always("execve")),
-    Aspects(Aspect.PRIVILEGES, "no capability, no new privilege, no user namespace",
-            _always("capabilities", "no_new_privs", "seccomp")),
-    Aspects(Aspect.SYSCALLS, "no rare or dangerous kernel interface", _always("seccomp")),
-    Aspects(Aspect.TERMINAL, "no input injected into the terminal", _always("seccomp")),
+    Aspects(Aspect.PRIVILEGES, "no capability, no new privilege, no user namespace", _privileges),
+    Aspects(Aspect.SYSCALLS, "no rare or dangerous kernel interface", _filter),
+    Aspects(Aspect.TERMINAL, "no input injected into the terminal", _filter),
     Aspects(Aspect.LIFETIME, "nothing outlives the launcher",
             _lifetime,
             f"Linux 6.12: {NEWER_LANDLOCK}"),
@@ -155,13 +180,24 @@ def _judge(entry: Aspects, situation: Situation) -> Row:
     if entry.aspect is Aspect.NETWORK and not situation.offline:
         return Row(entry.aspect, "the host's network", "open by policy")
     layers = entry.answer(situation)
+    if entry.aspect in UNFILTERED and not situation.filtered:
+        return Row(entry.aspect, UNFILTERED[entry.aspect], "open by policy", layers)
     if layers:
         return Row(entry.aspect, entry.asked, "enforced", layers, note=_note(entry.aspect, situation))
     allowed = entry.aspect in situation.policy.allow_degraded
-    return Row(entry.aspect, entry.asked, "degraded" if allowed else "cannot enforce", advice=entry.advice)
+    advice = entry.advice if situation.filtered else "a filter of system calls: leave syscalls out of sandbox.json"
+    note = _note(entry.aspect, situation)
+    return Row(entry.aspect, entry.asked, "degraded" if allowed else "cannot enforce", note=note, advice=advice)
 
 
 def _note(aspect: Aspect, situation: Situation) -> str:
+    if not situation.filtered:
+        return {
+            Aspect.NETWORK: "a namespace closes everything but sockets to virtual machines and their host (vsock)",
+            Aspect.PRIVILEGES: "set-user-id programs can be left in writable directories, for others to start",
+        }.get(aspect, "")
+    if aspect is Aspect.SYSCALLS and situation.policy.syscalls:
+        return "by the list in sandbox.json: vsbox explain --syscalls"
     if situation.namespaces:
         return ""
     return {

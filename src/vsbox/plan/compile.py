@@ -14,16 +14,17 @@ from typing import Final
 
 from vsbox.errors import CannotEnforceError, PolicyError
 from vsbox.host.facts import HostFacts
-from vsbox.plan import landlock, project, steps, system
+from vsbox.plan import landlock, mounts, project, steps, system
 from vsbox.plan.aspects import Situation, judge
 from vsbox.plan.encode import fnv1a64
 from vsbox.plan.environment import PASSED, search_path
 from vsbox.plan.model import BoxFacts, Plan, Tier
 from vsbox.plan.steps import BIND_DEVICE, BIND_OPTIONAL, BIND_PLAIN, BIND_WRITABLE, PROJECT_HIDE, Step
+from vsbox.policy.bwrap_options import apply_bwrap_arguments
 from vsbox.policy.grants import Access, Grant, grants_of, is_below
 from vsbox.policy.model import Aspect, Policy
 from vsbox.policy.presets import with_preset
-from vsbox.seccomp import MACHINES, FilterSpec, build_filter
+from vsbox.seccomp import MACHINES, FilterSpec, allowed_calls, build_filter
 
 # clone(2)
 CLONE_NEWNS: Final = 0x00020000
@@ -38,6 +39,7 @@ CLONE_NEWNET: Final = 0x40000000
 RLIMITS: Final = (("cpu_seconds", 0), ("file_bytes", 1), ("processes", 6), ("open_files", 7))
 
 PIP: Final = "/run/vsbox/pip"
+PIP_CACHE: Final = "/run/vsbox/pip-cache"
 ROOT_BYTES: Final = 16 << 20
 WORKDIR_MODES: Final = {"none": 0, "read": 1, "write": 2}
 # Landlock asks for the right to truncate at every open, as an option, and climbs to the root where a rule
@@ -59,7 +61,10 @@ class Compiler:
     """One compilation; each method yields the steps of one concern, in the launcher's order."""
 
     def __init__(self, policy: Policy, facts: HostFacts, box: BoxFacts, tier: Tier, *, installing: bool) -> None:
-        self.policy = with_preset(policy)
+        self.mapped = apply_bwrap_arguments(
+            with_preset(policy), policy.bwrap_arguments, uid=facts.uid, gid=facts.gid
+        )
+        self.policy = mounts.without_missing(self.mapped, facts)
         self.installing = installing
         self.packages_writable = self.policy.packages == "write" or (self.policy.packages == "install" and installing)
         self.home_source = box.installs if installing else box.home
@@ -67,10 +72,12 @@ class Compiler:
         self.box = box
         self.situation = Situation(tier, facts, self.policy)
         self.namespaces = tier is Tier.NAMESPACES
+        self.allowed_calls = allowed_calls(self.policy.syscalls)
         self.grants = grants_of(self.policy)
         self.by_path = {grant.path: grant for grant in self.grants}
         self.prefix = box.root if self.namespaces else box.inside
         self.home = box.home if self.namespaces else self.home_source
+        self.pip = PIP if self.namespaces else box.pip
         self.known_fs = landlock.known_fs(facts.landlock_abi)
         self.read = READ_EARLY if self.namespaces or self.situation.broker else landlock.READ
 
@@ -103,10 +110,37 @@ class Compiler:
                 "bad sandbox.json: preset 'project' needs the key project",
                 hint="name the directory of your project there, or: vsbox wrap --project DIR",
             )
+        self._check_syscalls()
+        if self.policy.devices and not self.facts.gpus:
+            raise CannotEnforceError(
+                "cannot give code inside a graphics processor: there is none in /dev (nvidia*, dri, kfd, dxg)",
+                hint="install its driver, or leave devices out of sandbox.json",
+            )
+        if self.policy.pip_cache and (self.policy.packages != "install" or not self.namespaces):
+            raise CannotEnforceError(
+                "cannot use the pip cache: that takes packages that only installations write, and namespaces",
+                hint="leave out SANDBOX_USE_PIP_CACHE and pip_cache; the box has a cache of its own",
+            )
         for grant in self.grants:
             self._check_grant(grant)
+        mounts.check_mounts(self.mapped, self.facts, self.box, self.grants, namespaces=self.namespaces)
+        mounts.check_project(self.mapped, self.policy.project)
         for path in self.facts.own_paths:
             self._check_own_path(path)
+
+    def _check_syscalls(self) -> None:
+        if not self.situation.filtered and not self.namespaces:
+            raise CannotEnforceError(
+                "cannot do without a filter of system calls where there are no namespaces: it keeps user namespaces "
+                "closed, and tells launchers that scripts start inside that they are inside",
+                hint="leave syscalls out of sandbox.json, or use a machine with user namespaces",
+            )
+        if self._supervised() and "sendmsg" not in self.allowed_calls:
+            raise PolicyError(
+                "cannot filter system calls by this list: the launcher answers some of them, "
+                "and needs sendmsg to hand the filter over",
+                hint="add sendmsg to syscalls",
+            )
 
     def _check_grant(self, grant: Grant) -> None:
         fact = self.facts.path(grant.path)
@@ -178,9 +212,13 @@ class Compiler:
         yield steps.Commands(self.box.commands_mtime_ns)
         yield steps.Alias("python-sandboxed", f"{self.prefix}/bin/python")
         yield steps.Alias("shell", self._shell())
+        if self.installing:
+            yield steps.Alias("-m pip", f"{self.pip}/pip")
         yield steps.Keyring()
         yield steps.Bin(f"{self.prefix}/bin")
         yield steps.Home(self.home)
+        if self.mapped.directory is not None:
+            yield steps.Chdir(self.mapped.directory)
         if self.policy.packages == "install":
             yield from (steps.Installer(words) for words in project.INSTALLERS)
         if self.policy.project:
@@ -200,18 +238,23 @@ class Compiler:
     def _environment(self) -> Iterator[Step]:
         for name in (*PASSED, *self.policy.environment.pass_):
             yield steps.Pass(name)
+        for name in self.policy.environment.unset:
+            yield steps.Unset(name)
         variables = {
             "HOME": self.home,
             "PATH": search_path(f"{self.prefix}/bin"),
             "VIRTUAL_ENV": self.prefix,
             "SHELL": self._shell(),
+            "UV_LINK_MODE": "copy",  # its cache and the packages are different mounts
         }
         if not self.namespaces:
             variables["TMPDIR"] = f"{self.home}/tmp"
         if self.policy.project:
             variables |= project.variables(self.home, installing=self.installing)
         if self.installing:
-            variables["PYTHONPATH"] = PIP if self.namespaces else self.box.pip
+            variables |= {"PYTHONPATH": self.pip, "PYTHONSAFEPATH": "1"}
+            if self.policy.pip_cache and self.facts.index.cache:
+                variables["PIP_CACHE_DIR"] = PIP_CACHE
         if self.facts.index.config_file:
             variables["PIP_CONFIG_FILE"] = self.facts.index.config_file
         for name, value in (variables | self.policy.environment.set).items():
@@ -226,6 +269,10 @@ class Compiler:
         if self.situation.offline:
             flags |= CLONE_NEWNET
         yield steps.Namespaces(flags)
+        if self.mapped.only_bubblewrap:
+            yield steps.BubblewrapArguments(self.mapped.only_bubblewrap)
+        if self.mapped.hostname is not None:
+            yield steps.Hostname(self.mapped.hostname)
         yield steps.Tmpfs("/", ROOT_BYTES, 0o755)
         yield from self._system_trees()
         yield steps.ReadOnly()
@@ -236,8 +283,13 @@ class Compiler:
         yield steps.Tmpfs("/tmp", self.policy.limits.tmp_bytes, 0o1777)
         yield steps.Directory("/run")
         yield steps.Tmpfs("/var/tmp", self.policy.limits.tmp_bytes, 0o1777)
+        binds = self._binds()
+        yield from mounts.own_root_steps(self.mapped, self.facts, frozenset(binds))
         yield steps.Workdir(WORKDIR_MODES[self.policy.working_directory or "none"], 0)
-        yield from self._binds()
+        for path in sorted(binds, key=lambda path: path.split("/")):
+            yield binds[path]
+        if self.installing and self.policy.pip_cache and self.facts.index.cache:
+            yield steps.Overlay(self.facts.index.cache, PIP_CACHE)
         if self.policy.project:
             yield steps.Project(self.policy.project, PROJECT_HIDE if self.installing else 0, 0)
         yield steps.Script(0)
@@ -269,7 +321,7 @@ class Compiler:
         for path, text in system.DEVICE_LINKS:
             yield steps.Symlink(path, text)
 
-    def _binds(self) -> Iterator[Step]:
+    def _binds(self) -> dict[str, Step]:
         """Parents before children, so that the more specific mount covers the less specific."""
         binds: dict[str, Step] = {
             path: steps.Bind(path, path, BIND_OPTIONAL) for path in self._support_paths()
@@ -277,14 +329,25 @@ class Compiler:
         packages = BIND_WRITABLE if self.packages_writable else 0
         binds[self.box.root] = steps.Bind(self.box.inside, self.box.root, packages)
         binds[self.box.home] = steps.Bind(self.home_source, self.box.home, BIND_WRITABLE)
+        for path in self._gpu_views():
+            binds[path] = steps.Bind(path, path, 0)
+        for path in self._gpus():
+            binds[path] = steps.Bind(path, path, BIND_WRITABLE | BIND_DEVICE)
         if self.installing:
             binds[PIP] = steps.Bind(self.box.pip, PIP, 0)
         for grant in self.grants:
             binds[grant.path] = self._bind_grant(grant)
+        binds |= mounts.bound_steps(self.mapped, self.facts, frozenset(binds))
         for path in self._pinned(set(binds)):
             binds[path] = steps.Bind(path, path, BIND_WRITABLE)
-        for path in sorted(binds, key=lambda path: path.split("/")):
-            yield binds[path]
+        return binds
+
+    def _gpus(self) -> tuple[str, ...]:
+        return self.facts.gpus if "gpu" in self.policy.devices else ()
+
+    def _gpu_views(self) -> tuple[str, ...]:
+        here = (path for path in system.GPU_VIEWS if self.facts.path(path).kind == "directory")
+        return tuple(here) if self._gpus() else ()
 
     def _pinned(self, bound: set[str]) -> set[str]:
         """Return the directories between a writable grant and something less writable below it.
@@ -371,6 +434,7 @@ class Compiler:
         yield "/dev/shm", landlock.WRITE
         yield "/tmp", landlock.WRITE
         yield "/var/tmp", landlock.WRITE
+        yield from mounts.rules(self.mapped, self.facts)
         yield from self._writable_rules(self.box.root)
 
     def _rules_on_host(self) -> Iterator[tuple[str, int]]:
@@ -382,6 +446,10 @@ class Compiler:
             fact = self.facts.path(f"/dev/{name}")
             if fact.kind == "device":
                 yield fact.real, landlock.DEVICE
+        for path in self._gpus():
+            yield path, landlock.DEVICE
+        for path in self._gpu_views():
+            yield path, self.read
         if Aspect.SHARED_MEMORY in self.policy.allow_degraded:
             yield "/dev/shm", landlock.WRITE
         for path in (*self.box.interpreter.libraries, *self._support_paths()):
@@ -411,12 +479,14 @@ class Compiler:
                 yield grant.path
 
     def _seccomp(self) -> Iterator[Step]:
+        if not self.situation.filtered:
+            return
         supervised = self._supervised()
         if supervised:
             for path in self._places_for_broker():
                 yield steps.Writable(path)
         # A datagram socket can send to any path without connecting: no call that a broker could see.
-        unix_types = {"stream", "seqpacket", *(("dgram",) if "connect" not in supervised else ())}
+        unix_types = {"stream", "seqpacket", *(("dgram",) if not self._broker_watches_sockets() else ())}
         families = {"unix", "inet", "inet6", "netlink"}
         if self.situation.offline and not self.namespaces:
             families = {"unix"}
@@ -425,6 +495,7 @@ class Compiler:
             box_id=fnv1a64(os.fsencode(self.box.root)),
             families=frozenset(families),
             unix_types=frozenset(unix_types),
+            allowed=self.allowed_calls,
             supervised=supervised,
             supervisor=bool(supervised) and not self.namespaces,
             ipc_denied=not self.namespaces,
@@ -435,12 +506,16 @@ class Compiler:
     def _supervised(self) -> frozenset[str]:
         if not self.situation.broker:
             return frozenset()
-        sockets = SOCKET_CALLS if self.facts.landlock_abi < 9 else frozenset()
-        return sockets if self.namespaces else METADATA_CALLS | FORK_CALLS | sockets
+        sockets = SOCKET_CALLS if self._broker_watches_sockets() else frozenset()
+        return sockets & self.allowed_calls if self.namespaces else METADATA_CALLS | FORK_CALLS | sockets
+
+    def _broker_watches_sockets(self) -> bool:
+        return self.situation.broker and self.facts.landlock_abi < 9
 
     def _places_for_broker(self) -> Iterator[str]:
         if self.namespaces:
             yield from ("/tmp", "/var/tmp", "/dev/shm")
+            yield from mounts.writable_places(self.mapped, self.facts)
         yield from self._writable_trees(self.box.root if self.namespaces else self.box.inside)
 
 

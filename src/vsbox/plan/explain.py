@@ -1,18 +1,21 @@
-"""What a plan means for one path: what may be done there, and which rule says so."""
+"""What a plan means for one path, and for a system call: what may be done, and which rule says so."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Final
 
 from vsbox.host.facts import HostFacts
 from vsbox.plan import steps, system
 from vsbox.plan.landlock import WRITE_FILE
 from vsbox.plan.model import BoxFacts, Plan, Tier
+from vsbox.plan.project import is_protected_name
 from vsbox.plan.steps import BIND_WRITABLE
 from vsbox.policy.grants import Access, grants_of, is_below, most_specific
 from vsbox.policy.model import Policy
 from vsbox.policy.presets import with_preset
+from vsbox.seccomp import allowed_calls, reason, verdicts
 
 NOT_GRANTED: Final = "nothing grants it"
 
@@ -25,6 +28,25 @@ class Decision:
     access: Access
     rule: str
     shown: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the filter of a plan answers to a system call, and why; see :func:`vsbox.seccomp.verdicts`."""
+
+    name: str
+    answer: str
+    reason: str
+
+
+def judge_syscalls(plan: Plan, policy: Policy, machine: str) -> tuple[Verdict, ...] | None:
+    """Return the verdict on every system call, as the program itself gives it; None where there is no filter."""
+    program = next((step.program for step in plan.steps if isinstance(step, steps.Seccomp)), None)
+    if program is None:
+        return None
+    allowed = allowed_calls(policy.syscalls)
+    answers = sorted(verdicts(program, machine).items())
+    return tuple(Verdict(name, answer, reason(name, answer, allowed)) for name, answer in answers)
 
 
 def _from_mounts(plan: Plan, path: str) -> tuple[str, Access] | None:
@@ -54,6 +76,8 @@ def _from_rules(plan: Plan, path: str) -> tuple[str, Access] | None:
             access = Access.WRITE if step.access & WRITE_FILE else Access.READ
             if found is None or access > found[1]:
                 found = (step.path, access)
+        elif isinstance(step, steps.Project) and is_below(path, step.path):
+            found = (step.path, Access.WRITE)
     return found
 
 
@@ -63,6 +87,8 @@ def _rule_for(place: str, path: str, policy: Policy, box: BoxFacts, facts: HostF
         return f"sandbox.json, {grant.rule}"
     if is_below(place, box.home):
         return "the box's own home"
+    if place == policy.project:
+        return f"sandbox.json, project: {place}"
     if is_below(place, box.root):
         return f"the environment itself (packages: {with_preset(policy).packages})"
     if place in box.interpreter.trees:
@@ -82,11 +108,22 @@ def _is_outside_half(path: str, box: BoxFacts) -> bool:
     return any(is_below(path, f"{box.root}/{name}") for name in outside)
 
 
+def _is_protected(path: str, policy: Policy) -> bool:
+    """Tell whether the name of a path in the project protects it, unless a line of policy is about just this path."""
+    if policy.project is None or path == policy.project or not is_below(path, policy.project):
+        return False
+    below = PurePosixPath(path).relative_to(policy.project).parts
+    own_line = any(grant.path == path for grant in grants_of(policy))
+    return not own_line and any(is_protected_name(part) for part in below)
+
+
 def decide(path: str, plan: Plan, policy: Policy, box: BoxFacts, facts: HostFacts) -> Decision:
     """Return what code inside may do at ``path``; the working directory of a start is not counted."""
     namespaces = plan.receipt.tier == Tier.NAMESPACES.value
     if _is_outside_half(path, box):
         return Decision(path, Access.HIDDEN, "the outside half of the box, which code inside never writes")
+    if _is_protected(path, policy):
+        return Decision(path, Access.READ, "protected in the project: your own tools would execute it", path)
     found = _from_mounts(plan, path) if namespaces else _from_rules(plan, path)
     if found is None:
         return Decision(path, Access.HIDDEN, NOT_GRANTED)

@@ -40,6 +40,14 @@ INSTALLERS: Final = (
 """Commands that install, each with those of its subcommands that do not: under those, packages stay read-only."""
 
 
+def is_protected_name(name: str) -> bool:
+    """Tell whether a file or directory of this name is protected, as the launcher does."""
+    lower = name.lower()
+    return any(
+        lower.startswith(pattern[:-1]) if pattern.endswith("*") else lower == pattern for pattern in PROTECTED
+    )
+
+
 def variables(home: str, *, installing: bool) -> dict[str, str]:
     """Return the variables that keep by-products out of the project.
 

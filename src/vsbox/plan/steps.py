@@ -262,7 +262,11 @@ class Restrict(Step, frozen=True):
 
 
 class Seccomp(Step, frozen=True):
-    """A seccomp filter; ``listener`` nonzero: its supervised calls go to the broker."""
+    """The last restriction: a seccomp filter; ``listener`` nonzero: its supervised calls go to the broker.
+
+    Absent where the policy asks for no filter: the launcher then closes descriptors and drops capabilities at the
+    end of the plan, as it does else before this step.
+    """
 
     CODE: ClassVar[int] = 28
     program: bytes
@@ -352,6 +356,49 @@ class Installer(Step, frozen=True):
 
     CODE: ClassVar[int] = 39
     words: tuple[str, ...]
+
+
+class Unset(Step, frozen=True):
+    """An environment variable not passed on after all; a trailing ``*`` makes it a prefix."""
+
+    CODE: ClassVar[int] = 40
+    name: str
+
+
+class Chdir(Step, frozen=True):
+    """Where the command starts, wherever the caller stands."""
+
+    CODE: ClassVar[int] = 41
+    path: str
+
+
+class Hostname(Step, frozen=True):
+    """What the machine is called inside."""
+
+    CODE: ClassVar[int] = 42
+    name: str
+
+
+class Bubblewrap(Step, frozen=True):
+    """The ``bwrap`` that makes the namespaces and the new root, as these steps say, in the launcher's place."""
+
+    CODE: ClassVar[int] = 43
+    program: str
+
+
+class BubblewrapArguments(Step, frozen=True):
+    """What it is told besides."""
+
+    CODE: ClassVar[int] = 44
+    words: tuple[str, ...]
+
+
+class Overlay(Step, frozen=True):
+    """A directory of the host as it is, with changes that are forgotten when the run ends."""
+
+    CODE: ClassVar[int] = 45
+    source: str
+    target: str
 
 
 Steps: TypeAlias = tuple[Step, ...]

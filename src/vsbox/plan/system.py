@@ -40,6 +40,9 @@ ETC: Final = tuple(
 KERNEL_VIEWS: Final = ("/sys/devices/system",)
 """OpenBLAS and torch count processors here."""
 
+GPU_VIEWS: Final = ("/sys/bus/pci", "/sys/class/drm", "/sys/class/kfd", "/sys/dev/char", "/sys/devices")
+"""Where drivers look for graphics processors and what they are."""
+
 MASKED: Final = ("/proc/keys", "/proc/key-users")
 MASKED_FROM_ROOT: Final = tuple(
     f"/proc/{name}"
@@ -100,4 +103,4 @@ PRIVATE_PLACES: Final = (
 def candidates() -> tuple[str, ...]:
     """Return every path of the tables, for the collector to look at."""
     devices = tuple(f"/dev/{name}" for name in (*DEVICES, "ptmx", "pts", "shm"))
-    return (*TREES, *ETC, *KERNEL_VIEWS, *SHARED_PROC, *devices, "/bin/bash")
+    return (*TREES, *ETC, *KERNEL_VIEWS, *GPU_VIEWS, *SHARED_PROC, *devices, "/bin/bash")

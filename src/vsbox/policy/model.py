@@ -38,10 +38,11 @@ class Aspect(str, enum.Enum):
     LIFETIME = "lifetime"
 
 
-class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Environment variables beyond the built-in list: names passed on, values set."""
+class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Environment variables beyond the built-in list: names passed on, values set; ``unset`` ones are not passed on."""
 
     pass_: tuple[VariablePattern, ...] = msgspec.field(default=(), name="pass")
+    unset: tuple[VariablePattern | Literal["*"], ...] = ()
     set: dict[VariableName, VariableValue] = {}
 
 
@@ -83,6 +84,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     bwrap_arguments: tuple[VariableValue, ...] = ()
     syscalls: tuple[str, ...] | None = None
     pip_cache: bool = False
+    devices: tuple[Literal["gpu"], ...] = ()
     environment: Environment = Environment()
     limits: Limits = Limits()
     exposed_commands: tuple[Name, ...] = ()

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from vsbox.seccomp import bpf, rules
-from vsbox.seccomp.syscalls import AARCH64, X86_64, Architecture, architecture
+from vsbox.seccomp.allowed import ALLOWED, KNOWN, errno_unlisted
+from vsbox.seccomp.syscalls import Architecture, architecture
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -38,6 +39,9 @@ class FilterSpec:
     unix_types: frozenset[str] = frozenset(rules.UNIX_TYPES)
     """Types of AF_UNIX sockets that may be created: of "stream", "dgram", "seqpacket"."""
 
+    allowed: frozenset[str] | None = ALLOWED
+    """Calls that are let through unless something below refuses them; None: all that nothing refuses."""
+
     supervised: frozenset[str] = frozenset()
     """Calls that a supervisor answers, where neither a refusal nor an argument rule did."""
 
@@ -61,7 +65,8 @@ class FilterSpec:
         _check_names("families", self.families, rules.FAMILIES)
         _check_names("unix_types", self.unix_types, rules.UNIX_TYPES)
         # Names of either architecture: a policy that supervises open() is as right on aarch64.
-        _check_names("supervised", self.supervised, {**X86_64.table, **AARCH64.table})
+        _check_names("allowed", self.allowed or frozenset(), KNOWN)
+        _check_names("supervised", self.supervised, KNOWN)
 
 
 class _Verdict(NamedTuple):
@@ -74,8 +79,8 @@ def build_filter(spec: FilterSpec) -> bytes:
     """Return the filter of *spec* as an array of ``struct sock_filter``.
 
     The answer is the first of: kill the process for a foreign instruction set; ENOSYS for a number
-    without a name here, x32 calls and -1 among them; the refusal of the call; its argument rules;
-    the supervisor; allow.
+    without a name here, x32 calls and -1 among them; the refusal of the call; the errno of one that
+    is not on the list; its argument rules; the supervisor; allow.
 
     Security: a filter sees registers only. It cannot restrict paths, addresses, or anything else
     behind a pointer. Calls a supervisor answers are checked before the kernel reads their memory,
@@ -100,14 +105,20 @@ def build_filter(spec: FilterSpec) -> bytes:
     return assembler.finish(assembler.load(bpf.ARCH_OFFSET, entry))
 
 
-def verdicts(spec: FilterSpec) -> dict[str, str]:
-    """Say what the filter of *spec* answers to each call of its architecture.
+def verdicts(program: bytes, machine: str) -> dict[str, str]:
+    """Say what a filter answers to each call of an architecture.
 
-    "allow", "errno NAME", "supervised", or "arguments" where it depends on them; what no rule
-    refuses of those is supervised if *spec* says so, and allowed otherwise.
+    "allow", "errno NAME", "supervised", or "arguments" where it depends on them; what no rule refuses of those is
+    supervised if the call is, and allowed otherwise.
     """
-    arch = architecture(spec.machine)
-    return {name: _describe(verdict) for name, verdict in _judge(spec, arch).items()}
+    arch = architecture(machine)
+    return {name: _ask(program, arch, number) for name, number in arch.table.items()}
+
+
+def _ask(program: bytes, arch: Architecture, number: int) -> str:
+    executed = list(bpf.trace(program, arch=arch.audit_arch, nr=number))
+    looked_at = {step.k for step in executed if step.code == bpf.LOAD}
+    return "arguments" if looked_at - {bpf.NR_OFFSET, bpf.ARCH_OFFSET} else _ACTION_NAMES[executed[-1].k]
 
 
 def _judge(spec: FilterSpec, arch: Architecture) -> dict[str, _Verdict]:
@@ -117,6 +128,9 @@ def _judge(spec: FilterSpec, arch: Architecture) -> dict[str, _Verdict]:
     def judge_call(name: str) -> _Verdict:
         if name in refused:
             return _Verdict((), RET_ERRNO | refused[name])
+        if spec.allowed is not None and name not in spec.allowed:
+            probe = by_argument[name] if name == "prctl" else ()  # a launcher inside asks whatever the list is
+            return _Verdict(probe, RET_ERRNO | errno_unlisted(name))
         action = RET_USER_NOTIF if name in spec.supervised else RET_ALLOW
         return _Verdict(by_argument.get(name, ()), action)
 
@@ -149,10 +163,6 @@ _ACTION_NAMES: Mapping[int, str] = {
     RET_USER_NOTIF: "supervised",
     **{RET_ERRNO | errno: f"errno {name}" for errno, name in rules.ERRNO_NAMES.items()},
 }
-
-
-def _describe(verdict: _Verdict) -> str:
-    return "arguments" if verdict.rules else _ACTION_NAMES[verdict.action]
 
 
 def _assemble_verdict(assembler: bpf.Assembler, verdict: _Verdict) -> bpf.Label:

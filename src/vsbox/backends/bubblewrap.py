@@ -1,0 +1,70 @@
+"""Namespaces by ``bwrap``, Landlock and seccomp by our own launcher inside of it.
+
+Where only ``bwrap`` may make user namespaces (an AppArmor profile names it), this is what works.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vsbox.backends.interface import Backend, Missing
+from vsbox.host.facts import HostFacts
+from vsbox.plan.bubblewrap import through_bubblewrap
+from vsbox.plan.model import Tier
+from vsbox.seccomp import MACHINES
+
+INSTALL: Final = "apt-get install bubblewrap"
+NEEDED_OPTIONS: Final = (
+    "args", "as-pid-1", "cap-drop", "dev", "die-with-parent", "disable-userns", "perms", "remount-ro", "size",
+    "unshare-cgroup-try",
+)  # fmt: skip
+"""All of 0.8.0 (February 2023)."""
+NEEDED: Final = {
+    "seccomp": "seccomp filters",
+    "openat2": "openat2(2)",
+    "close_range": "close_range(2)",
+}
+
+
+def missing(facts: HostFacts) -> tuple[Missing, ...]:
+    """Return what this machine does not offer for it."""
+    if facts.system != "Linux":
+        return (Missing("Linux"),)
+    if facts.machine not in MACHINES:
+        return (Missing(f"a processor whose system calls are known (this one: {facts.machine})"),)
+    lacking = tuple(
+        Missing(f"{what} ({facts.probes.get(probe, 'not probed')})")
+        for probe, what in NEEDED.items()
+        if not facts.works(probe)
+    )
+    found = facts.bubblewrap
+    if found is None:
+        return (Missing("bubblewrap", INSTALL), *lacking)
+    unknown = sorted(set(NEEDED_OPTIONS) - set(found.options))
+    if unknown:
+        without = ", ".join(f"--{name}" for name in unknown)
+        what = f"bubblewrap 0.8 or newer ({found.program} is {found.version} without {without})"
+        return (Missing(what, INSTALL), *lacking)
+    if found.answer != "ok":
+        return (Missing(f"a bubblewrap that works here ({found.answer})", _remedy(found.answer)), *lacking)
+    return lacking
+
+
+REMEDIES: Final = (
+    ("setuid mode", "make it an ordinary program, since with set-user-id it limits no size: chmod u-s /usr/bin/bwrap"),
+    ("uid map", "load the AppArmor profile bwrap-userns-restrict"),
+    ("RTM_NEWADDR", "load the AppArmor profile bwrap-userns-restrict"),
+    ("No permissions to create", "sysctl -w kernel.unprivileged_userns_clone=1"),
+    ("proc", "run the container with an unmasked /proc (docker run --security-opt systempaths=unconfined)"),
+)  # fmt: skip
+"""What bwrap says, and what helps; the first that fits."""
+
+
+def _remedy(answer: str) -> str:
+    return next((remedy for text, remedy in REMEDIES if text in answer), "")
+
+
+BACKEND: Final = Backend(
+    "bubblewrap", Tier.NAMESPACES, "namespaces by bwrap, Landlock and seccomp by the own launcher", missing,
+    through_bubblewrap,
+)

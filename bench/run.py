@@ -20,7 +20,7 @@ from measure import Argv, Comparison, RunFailedError, compare
 
 WORKLOADS = Path(__file__).parent / "workloads"
 BWRAP = ("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all", "--share-net")
-BACKENDS = ("native", "landlock")
+BACKENDS = ("native", "bubblewrap", "landlock")
 ENVIRONMENT = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 
 
@@ -68,8 +68,9 @@ def both(budget: float) -> dict[str, float]:
     return dict.fromkeys(BACKENDS, budget)
 
 
+START_BUDGETS = {"native": 1.30, "bubblewrap": 1.60, "landlock": 1.12}
 CASES = (
-    Case("start", "python -c pass", lambda _: ("-c", "pass"), {"native": 1.30, "landlock": 1.12}, 200),
+    Case("start", "python -c pass", lambda _: ("-c", "pass"), START_BUDGETS, 200),
     Case("files", "20,000 x stat, open, close", workload("stat_open_close"), both(1.20), 20),
     Case("forks", "200 x fork", workload("forks"), both(1.15), 20),
     Case("numbers", "numpy and pandas", workload("numbers"), both(1.02), 10, ("numpy", "pandas")),
@@ -176,11 +177,11 @@ def measure_all(names: list[str], rounds: int | None) -> Iterator[Result]:
             yield measure_import(rounds)
 
 
-HEAD = f"{'case':9}{'variant':10}{'bare ms':>10}{'ms':>10}{'ratio':>8}  {'quartiles':14}{'budget':>7}  what"
+HEAD = f"{'case':9}{'variant':12}{'bare ms':>10}{'ms':>10}{'ratio':>8}  {'quartiles':14}{'budget':>7}  what"
 
 
 def line(result: Result) -> str:
-    head = f"{result.name:9}{result.variant:10}"
+    head = f"{result.name:9}{result.variant:12}"
     measured = result.measured
     if measured is None:
         return f"{head}skipped: {result.reason}"

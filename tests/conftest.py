@@ -81,6 +81,8 @@ def make_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         places.append(place)
         root = place / "env"
         answer = person.vsbox("-q", "--backend", backend, *options, root)
+        if answer.returncode and backend == "bubblewrap" and not Path("/usr/bin/bwrap").exists():
+            lacking("bubblewrap", "bubblewrap is not installed")
         if answer.returncode:
             pytest.fail(f"cannot make a box: {answer.stderr}")
         box = Box(root, person, backend, options)

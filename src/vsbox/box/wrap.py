@@ -19,6 +19,7 @@ from vsbox.box.create import outfit, staging_beside
 from vsbox.box.environment import find_interpreter
 from vsbox.box.layout import Layout, check_name, open_box
 from vsbox.box.store import (
+    change_policy,
     check_policy,
     load_policy,
     locked,
@@ -26,10 +27,11 @@ from vsbox.box.store import (
     store,
     store_unproven,
 )
-from vsbox.box.sync import HeldBack, check_launchers, refresh_launcher, sync_launchers
+from vsbox.box.sync import HeldBack, check_launchers, sync_launchers
 from vsbox.box.tree import clone, exchange
 from vsbox.errors import BoxError, UsageError
 from vsbox.host.collect import user_home
+from vsbox.host.running import running
 from vsbox.plan.model import Plan
 from vsbox.policy.grants import is_below
 from vsbox.policy.model import Policy
@@ -171,10 +173,10 @@ def with_editable_places(policy: Policy, root: Path) -> Policy:
     return msgspec.structs.replace(policy, read_only_paths=(*policy.read_only_paths, *places))
 
 
-def wrap(directory: str, policy: Policy) -> Wrapped:
+def wrap(directory: str, policy: Policy, said: frozenset[str] = frozenset()) -> Wrapped:
     """Turn the environment at ``directory`` into a box; ``policy.venv_root`` is filled in.
 
-    A box stays as it is, apart from launchers that are missing; its policy is not touched.
+    A box stays as it is, apart from launchers that are missing and from the keys of its policy that were ``said``.
 
     Raises:
         VsboxError, OSError: the environment is as it was.
@@ -182,7 +184,7 @@ def wrap(directory: str, policy: Policy) -> Wrapped:
     root = Path(os.path.realpath(os.path.expanduser(directory)))  # noqa: PTH111
     check_name(root)
     if Layout(root).is_box():
-        return _wrap_again(open_box(root))
+        return _wrap_again(open_box(root), {key: getattr(policy, key) for key in said})
     _check_environment(root)
     policy = with_editable_places(msgspec.structs.replace(policy, venv_root=str(root)), root)
     interpreter = find_interpreter(_base_python(root))
@@ -205,13 +207,15 @@ def wrap(directory: str, policy: Policy) -> Wrapped:
     return Wrapped(Layout(root), policy, plan, synced.held_back, is_new=True)
 
 
-def _wrap_again(layout: Layout) -> Wrapped:
+def _wrap_again(layout: Layout, changes: dict[str, object]) -> Wrapped:
     check_launchers(layout)
-    policy = load_policy(layout)
+    before = load_policy(layout)
+    policy = msgspec.structs.replace(before, **changes)
+    if policy != before:
+        change_policy(layout, policy)
     with locked(layout):
-        refresh_launcher(layout)
-        synced = sync_launchers(layout, policy)
         plan = store(layout, policy)
+        synced = sync_launchers(layout, policy)
     return Wrapped(layout, policy, plan, synced.held_back, is_new=False)
 
 
@@ -224,6 +228,8 @@ def unwrap(directory: str) -> Path:
     """
     layout = open_box(directory)
     root = layout.root
+    if any(run.box == str(root) for run in running()):
+        raise BoxError(f"cannot unwrap {root}: something runs in it", hint=f"end it: vsbox kill {root}")
     quarantine = layout.sandbox / "quarantine"
     if quarantine.is_dir() and any(quarantine.iterdir()):
         raise BoxError(

@@ -6,6 +6,13 @@ import json
 from typing import Any
 
 import click
+from click.core import ParameterSource
+
+KEYS = {
+    "project": "project", "preset": "preset", "allow": "allowed_paths", "allow_read": "read_only_paths",
+    "network": "network", "backend": "backend", "allow_degraded": "allow_degraded",
+}  # fmt: skip
+"""Which key of the policy an option sets."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -21,7 +28,8 @@ import click
 @click.option("--allow-degraded", multiple=True, metavar="ASPECT",
               help="Run even where this aspect cannot be enforced; the receipt says so. Repeatable.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
-def wrap(words: tuple[str, ...], **options: Any) -> None:
+@click.pass_context
+def wrap(context: click.Context, /, words: tuple[str, ...], **options: Any) -> None:
     """Turn the environment VENV_DIR (default: .venv) into a sandbox, in place.
 
     \b
@@ -32,6 +40,8 @@ def wrap(words: tuple[str, ...], **options: Any) -> None:
     Its python, pip and commands stay where they are and run confined: they may change the project, except
     for what your own tools would execute there (.git, .envrc, editor folders, other environments), and see
     nothing else of yours. Options of bubblewrap are kept and hold for every start. `vsbox unwrap` undoes it.
+
+    A box may be wrapped again: what is said then replaces what its sandbox.json says, and no more.
     """
     from vsbox.box.create import directory_hint
     from vsbox.box.wrap import find_project
@@ -53,7 +63,13 @@ def wrap(words: tuple[str, ...], **options: Any) -> None:
         document["project"] = find_project(directory, options["project"])
     if options["network"]:
         document["network"] = options["network"]
-    wrapped = wrap_environment(directory, parse(json.dumps(document).encode(), name="the options"))
+    said = {key for option, key in KEYS.items() if context.get_parameter_source(option) is ParameterSource.COMMANDLINE}
+    if "preset" in said:
+        said.add("project")
+    if bwrap:
+        said.add("bwrap_arguments")
+    policy = parse(json.dumps(document).encode(), name="the options")
+    wrapped = wrap_environment(directory, policy, frozenset(said))
     if options["quiet"]:
         return
     root = wrapped.layout.root

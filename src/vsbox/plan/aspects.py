@@ -145,6 +145,7 @@ UNFILTERED: Final = {
     Aspect.KEYRING: "kernel keys of the user can be reached by their numbers",
     Aspect.SYSCALLS: "every kernel interface",
     Aspect.TERMINAL: "input can be typed into the terminal, where the system lets anyone do so",
+    Aspect.UNIX_SOCKETS: "UNIX sockets of the host in directories that can be seen",
 }
 """What is open where the policy asks for no filter of system calls."""
 
@@ -180,7 +181,8 @@ def _judge(entry: Aspects, situation: Situation) -> Row:
     if entry.aspect is Aspect.NETWORK and not situation.offline:
         return Row(entry.aspect, "the host's network", "open by policy")
     layers = entry.answer(situation)
-    if entry.aspect in UNFILTERED and not situation.filtered:
+    by_landlock = entry.aspect is Aspect.UNIX_SOCKETS and layers
+    if entry.aspect in UNFILTERED and not situation.filtered and not by_landlock:
         return Row(entry.aspect, UNFILTERED[entry.aspect], "open by policy", layers)
     if layers:
         return Row(entry.aspect, entry.asked, "enforced", layers, note=_note(entry.aspect, situation))

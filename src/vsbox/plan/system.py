@@ -28,7 +28,7 @@ ETC: Final = tuple(
         "localtime", "timezone", "locale.alias", "locale.conf",
         # which program a name means
         "alternatives", "os-release", "lsb-release", "debian_version", "redhat-release",
-        "alpine-release", "arch-release", "SuSE-release", "gentoo-release", "shells",
+        "alpine-release", "arch-release", "SuSE-release", "gentoo-release", "shells", "gitconfig",
         # libraries and tools that people use from Python
         "fonts", "mime.types", "OpenCL", "vulkan", "matplotlibrc", "inputrc", "bash.bashrc",
         "pip.conf", "xdg/pip", "uv",

@@ -122,6 +122,8 @@ def _bind(reading: _Reading, option: str, words: tuple[str, ...]) -> None:
     source, target = (_path(option, word) for word in words)
     access = Access.READ if "ro-" in option else Access.WRITE
     optional = option.endswith("-try")
+    if is_below(source, "/proc") or (is_below(source, "/sys") and access is Access.WRITE):
+        raise PolicyError(f"cannot use {option} {source}: there are all processes and settings of the host")
     if source == target and not option.startswith("--dev-"):
         _grant(reading, source, access)
         if optional:

@@ -10,6 +10,7 @@ import msgspec
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*(?![\s\S])", max_length=128)]
 VariableName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(?![\s\S])")]
 VariablePattern = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\*?(?![\s\S])")]
+AnyVariable = Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z_][A-Za-z0-9_]*\*?|\*)(?![\s\S])")]
 VariableValue = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*(?![\s\S])")]
 Count = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 Bytes = Annotated[int, msgspec.Meta(ge=4096, le=(1 << 63) - 1)]
@@ -42,7 +43,7 @@ class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """Environment variables beyond the built-in list: names passed on, values set; ``unset`` ones are not passed on."""
 
     pass_: tuple[VariablePattern, ...] = msgspec.field(default=(), name="pass")
-    unset: tuple[VariablePattern | Literal["*"], ...] = ()
+    unset: tuple[AnyVariable, ...] = ()
     set: dict[VariableName, VariableValue] = {}
 
 

@@ -15,7 +15,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { MAX_WORDS = 9000 }; /* bubblewrap.c, MAX_ARGS */
+
 static struct argued argued;
+static size_t words;
 static size_t arguments_room, mounts_room;
 static char **made;
 static size_t made_count, made_room;
@@ -42,6 +45,7 @@ static void add_bytes(const void *data, size_t size)
 
 static void add(const char *word)
 {
+    words++;
     add_bytes(word, strlen(word) + 1);
 }
 
@@ -358,5 +362,8 @@ struct argued argue(const struct start *start)
         else
             do_root_step(&ARGUING, start, r);
     }
+    if (words > MAX_WORDS)
+        fail(EXIT_OWN_FAILURE, "grant the directories above, or use the backend native",
+             "cannot use bubblewrap: it takes %d arguments, and this start has %zu", MAX_WORDS, words);
     return argued;
 }

@@ -1,5 +1,5 @@
 /* What Landlock does not restrict is answered here. This is the loop: it receives supervised calls, lets go on what registers
- * alone decide (forks, limits of processes), gives the others to broker_metadata.c and broker_descriptors.c, which learn from
+ * alone decide (limits of processes), gives the others to broker_metadata.c and broker_descriptors.c, which learn from
  * broker_caller.c what the caller means, and answers. Forks pass here so that they can be stopped.
  * The seccomp filter sends these calls to init (seccomp_unotify(2)), which looks at the very object and acts on that object
  * itself, so nothing can be swapped between the look and the act:
@@ -32,7 +32,7 @@ struct broker *broker_new(const struct start *start, int listener)
     return broker;
 }
 
-/* From now on the payload's processes can neither fork nor anything else that is supervised: all of it answers ENOSYS. */
+/* From now on all that is supervised answers ENOSYS. */
 void broker_close(struct broker *broker)
 {
     if (broker)
@@ -53,15 +53,6 @@ static void let_go_on(const struct request *request)
 {
     struct seccomp_notif_resp response = {.id = request->notification.id, .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE};
     ioctl(request->broker->listener, SECCOMP_IOCTL_NOTIF_SEND, &response);
-}
-
-static bool is_fork(int number)
-{
-#ifdef SYS_fork
-    if (number == SYS_fork || number == SYS_vfork)
-        return true;
-#endif
-    return number == SYS_clone;
 }
 
 /* Limits and scheduling of a process are the business of that process alone. Which argument says whose; the filter lets calls
@@ -114,10 +105,6 @@ void broker_serve(struct broker *broker)
     if (ioctl(broker->listener, SECCOMP_IOCTL_NOTIF_RECV, &request.notification) < 0)
         return;
     int number = request.notification.data.nr, value = 0;
-    if (is_fork(number)) {
-        let_go_on(&request);
-        return;
-    }
     if (number == SYS_connect) {
         serve_connect_aside(&request);
         return;

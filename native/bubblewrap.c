@@ -33,7 +33,9 @@ static void write_all(int fd, const void *data, size_t size)
 
 static int make_memfd(const char *name)
 {
-    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | 8 /* MFD_NOEXEC_SEAL, which vm.memfd_noexec may demand */);
+    if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
+        fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         fail_errno(NULL, "cannot prepare the start of bwrap");
     return fd;

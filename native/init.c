@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "supervise.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
@@ -13,6 +14,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { SCOPE_SIGNAL = 2, QUIET = 1 /* LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF, ABI 7 */ };
 
 extern char **environ;
 /* How often the payload has stopped; the launcher says with each signal how far it has heard. */
@@ -60,6 +63,9 @@ static _Noreturn void run_payload(const struct start *start, uint32_t first, int
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         fail_errno(NULL, "cannot set no_new_privs");
+    char ready; /* init has nothing of the caller's left that could be read */
+    if (recv(channel, &ready, 1, 0) != 1)
+        _exit(EXIT_OWN_FAILURE);
     const struct plan *plan = &start->plan;
     for (uint32_t i = first; i < plan->count; i++) {
         if (plan->records[i].op == OP_SECCOMP) /* the last step; absent where the policy asks for no filter */
@@ -87,6 +93,7 @@ static void forget_environment(void)
 
 static void become_init(bool namespaced)
 {
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     prctl(PR_SET_NAME, "vsbox-init", 0, 0, 0);
     if (!namespaced)
         setpgid(0, 0);
@@ -96,7 +103,6 @@ static void become_init(bool namespaced)
     if (null > 2)
         close(null);
     empty_capabilities();
-    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
 /* Death of the launcher: in a PID namespace the kernel kills init and all with it; else SIGTERM asks init to do so. */
@@ -108,25 +114,78 @@ static void die_with_launcher(int channel, bool namespaced)
         _exit(EXIT_OWN_FAILURE);
 }
 
-/* Without a PID namespace: everything that descends from us, which orphans do too since we are their subreaper. */
-void kill_descendants(struct broker *broker)
+static bool has_scope;
+
+/* Landlock ABI 6: from here on, signals of init reach init and what descends from it. Only when that is seen to hold is
+ * "everybody" (-1) an address to send SIGKILL to; as the kernel does it in one go, nothing can fork ahead of it. */
+static void scope_signals(const struct plan *plan, pid_t launcher)
 {
-    broker_close(broker); /* first of all nothing may multiply any more */
-    if (waitpid(-1, NULL, WNOHANG) < 0)
+    const struct record *landlock = plan_find(plan, OP_LANDLOCK);
+    if (!landlock || !(record_int(landlock, 2) & SCOPE_SIGNAL))
         return;
+    const uint64_t attributes[] = {0, 0, SCOPE_SIGNAL};
+    int ruleset = sys_landlock_create_ruleset(attributes, sizeof attributes, 0);
+    if (ruleset < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+        (sys_landlock_restrict_self(ruleset, QUIET) < 0 && sys_landlock_restrict_self(ruleset, 0) < 0))
+        fail_errno("see what this machine offers: vsbox doctor", "cannot restrict signals");
+    close(ruleset);
+    has_scope = kill(launcher, 0) < 0 && errno == EPERM;
+    if (!has_scope)
+        fail(EXIT_OWN_FAILURE, "see what this machine offers: vsbox doctor", "cannot restrict signals: they still reach the launcher");
+}
+
+static bool is_spared(const struct spared *spared, pid_t pid)
+{
+    for (size_t i = 0; spared && i < spared->count; i++)
+        if (spared->pids[i] == pid)
+            return true;
+    return false;
+}
+
+static FILE *open_children(void)
+{
     char path[64];
     snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
+    return fopen(path, "re"); /* without this file the tier does not promise it: src/vsbox/plan/aspects.py */
+}
+
+struct spared find_children(void)
+{
+    struct spared found = {0};
+    FILE *children = open_children();
+    long pid;
+    while (children && found.count < MOST_SPARED && fscanf(children, "%ld", &pid) == 1)
+        found.pids[found.count++] = (pid_t)pid;
+    if (children)
+        fclose(children);
+    return found;
+}
+
+/* Without a PID namespace: everything that descends from us, which orphans do too since we are their subreaper. */
+void kill_descendants(struct broker *broker, const struct spared *spared)
+{
+    broker_close(broker);
+    if (has_scope)
+        kill(-1, SIGKILL);
+    if (waitpid(-1, NULL, WNOHANG) < 0)
+        return;
     for (;;) {
-        FILE *children = fopen(path, "re");
+        FILE *children = open_children();
         long pid;
-        bool found = false;
-        if (!children) /* without this file the tier does not promise it: src/vsbox/plan/aspects.py */
+        bool found = false, others = false;
+        if (!children)
             return;
         while (fscanf(children, "%ld", &pid) == 1) {
+            if (is_spared(spared, (pid_t)pid)) {
+                others = true;
+                continue;
+            }
             kill((pid_t)pid, SIGKILL);
             found = true;
         }
         fclose(children);
+        if (others && !found)
+            return;
         pid_t reaped;
         while ((reaped = waitpid(-1, NULL, WNOHANG)) > 0)
             ;
@@ -141,7 +200,7 @@ static _Noreturn void end(int channel, const siginfo_t *info, bool namespaced, s
 {
     bool exited = info->si_code == CLD_EXITED;
     if (!namespaced)
-        kill_descendants(broker);
+        kill_descendants(broker, NULL);
     send_message(channel, exited ? MESSAGE_EXITED : MESSAGE_KILLED, info->si_status, "");
     _exit(0);
 }
@@ -271,9 +330,12 @@ _Noreturn void run_init(const struct start *start, int channel)
             do_namespace_step(start, &plan->records[next]);
     int signals = watch_signals();
     int link[2];
+    if (!namespaced)
+        scope_signals(plan, launcher);
     pid_t payload = fork_payload(start, next, channel, link);
     become_init(namespaced);
     forget_environment();
+    send(link[0], "", 1, MSG_NOSIGNAL);
     const struct record *filter = plan_find(plan, OP_SECCOMP);
     struct broker *broker = NULL;
     struct pollfd watched[] = {{.fd = signals, .events = POLLIN},
@@ -282,7 +344,7 @@ _Noreturn void run_init(const struct start *start, int channel)
     for (;;) {
         poll(watched, 3, -1);
         if (launcher_is_gone(launcher)) {
-            kill_descendants(broker);
+            kill_descendants(broker, NULL);
             _exit(EXIT_OWN_FAILURE);
         }
         if (watched[1].revents && !broker) {

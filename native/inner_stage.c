@@ -26,7 +26,8 @@ static void check_caller(void)
 {
     int type = 0;
     socklen_t size = sizeof type;
-    if (getpid() != 1 || fcntl(FD_START, F_GET_SEALS) != START_SEALS ||
+    int seals = fcntl(FD_START, F_GET_SEALS);
+    if (getpid() != 1 || seals < 0 || (seals & START_SEALS) != START_SEALS ||
         getsockopt(FD_CHANNEL, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_SEQPACKET)
         fail(EXIT_USAGE, "see vsbox --help", "this program is for vsbox itself");
 }

@@ -32,9 +32,21 @@ int watch_signals(void)
 
 static bool is_forwarded(const struct signalfd_siginfo *info)
 {
-    if (info->ssi_signo == SIGCHLD)
+    switch (info->ssi_signo) {
+    case SIGCHLD:
         return false;
-    return info->ssi_code != SI_KERNEL;
+    case SIGHUP:
+    case SIGINT:
+    case SIGQUIT:
+    case SIGTSTP:
+    case SIGTTIN:
+    case SIGTTOU:
+    case SIGCONT:
+    case SIGWINCH:
+        return info->ssi_code != SI_KERNEL; /* the terminal sends these to the payload as well */
+    default:
+        return true; /* a timer, for one, is set before we are executed and lasts */
+    }
 }
 
 /* Stops as the payload did, so that the caller's shell sees it; goes on when the shell says so. */
@@ -133,8 +145,11 @@ int run_outside(struct start *start, int *signal_out)
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &caller_mask);
     sigaction(SIGCHLD, &standard, &caller_chld);
-    if (!namespaces)
+    struct spared spared = {0}; /* children of a shell that we were executed from */
+    if (!namespaces) {
+        spared = find_children();
         prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    }
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
         fail_errno(NULL, "cannot make a channel");
     bool through_bubblewrap = plan_find(&start->plan, OP_BUBBLEWRAP) != NULL;
@@ -167,7 +182,7 @@ int run_outside(struct start *start, int *signal_out)
             return EXIT_OWN_FAILURE;
         /* init itself was killed, and all inside with it: by the kernel, or by us, whom its orphans came to */
         if (!namespaces)
-            kill_descendants(NULL);
+            kill_descendants(NULL, &spared);
         *signal_out = WIFSIGNALED(status) ? WTERMSIG(status) : SIGKILL;
         return 128 + *signal_out;
     }

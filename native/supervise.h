@@ -25,6 +25,12 @@ int watch_signals(void);
 
 /* ---- init.c ---- */
 _Noreturn void run_init(const struct start *start, int channel);
-void kill_descendants(struct broker *broker);
+enum { MOST_SPARED = 256 };
+struct spared {
+    pid_t pids[MOST_SPARED];
+    size_t count;
+};
+struct spared find_children(void);
+void kill_descendants(struct broker *broker, const struct spared *spared);
 
 #endif

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -201,3 +202,10 @@ def test_the_policy_stays_what_json_can_say() -> None:
     words = [word for words, _ in CHANGES for word in words.split()]
     found = mapped(*words).policy
     assert msgspec.json.decode(msgspec.json.encode(found), type=Policy) == found
+
+
+def test_every_option_is_documented() -> None:
+    page = Path(__file__).parents[2] / "docs" / "reference" / "bubblewrap-options.md"
+    named = set(re.findall(r"--[a-z][a-z0-9-]*", page.read_text()))
+    assert set(OPTIONS) - named == set()
+    assert named - set(OPTIONS) == set()

@@ -88,11 +88,11 @@ def _print(facts: HostFacts, report: dict[str, object]) -> None:
     click.echo()
     for backend in report["backends"]:  # type: ignore[attr-defined]
         mark = "used" if backend["name"] == report["uses"] else "works" if backend["works"] else "does not work"
-        click.echo(f"{backend['name']:9} {mark}: {backend['summary']}")
+        click.echo(f"{backend['name']:10} {mark}: {backend['summary']}")
         for item in backend["missing"]:
-            click.echo(f"          lacks {item['what']}" + (f"; add it: {item['remedy']}" if item["remedy"] else ""))
+            click.echo(f"           lacks {item['what']}" + (f"; add it: {item['remedy']}" if item["remedy"] else ""))
         for gap in backend["cannot_enforce"]:
-            click.echo(f"          cannot enforce {gap['aspect']}; needs {gap['advice']}")
+            click.echo(f"           cannot enforce {gap['aspect']}; needs {gap['advice']}")
     if report["refusal"]:
         click.echo(f"\nboxes cannot run here: {report['refusal']}")
     else:

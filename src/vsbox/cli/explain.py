@@ -7,7 +7,7 @@ import os
 import click
 
 from vsbox.box.layout import open_box
-from vsbox.box.store import load_policy, plan_and_facts
+from vsbox.box.store import load_policy, map_words, plan_and_facts
 from vsbox.cli.output import print_json, print_table
 from vsbox.plan.explain import Decision, Verdict, decide, judge_syscalls
 from vsbox.plan.model import Plan
@@ -42,6 +42,7 @@ def explain(
     if show_syscalls:
         _print_syscalls(judge_syscalls(plan, policy, facts.machine), as_json=as_json)
         return
+    policy = map_words(policy).policy
     named = paths or tuple(grant.path for grant in grants_of(policy))
     decisions = [decide(_resolve(path, box.root), plan, policy, box, facts) for path in named]
     if as_json:

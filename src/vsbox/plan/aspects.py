@@ -112,7 +112,7 @@ def _descriptors(s: Situation) -> Answer:
 
 def _lifetime(s: Situation) -> Answer:
     subreaper = not s.namespaces and s.abi >= 6 and s.facts.works("proc_children")
-    return _layers(("namespaces", s.namespaces), ("subreaper", subreaper))
+    return _layers(("namespaces", s.namespaces), ("subreaper", subreaper), ("landlock", subreaper))
 
 
 def _keyring(s: Situation) -> Answer:

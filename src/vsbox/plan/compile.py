@@ -52,8 +52,6 @@ METADATA_CALLS: Final = frozenset(
         "utime", "utimes", "futimesat", "utimensat", "file_setattr", "truncate", "inotify_add_watch",
     }
 )  # fmt: skip
-# With init gone or ending, nobody answers these: what is left cannot multiply while it is being killed.
-FORK_CALLS: Final = frozenset({"clone", "fork", "vfork"})
 SOCKET_CALLS: Final = frozenset({"connect"})
 
 
@@ -507,7 +505,7 @@ class Compiler:
         if not self.situation.broker:
             return frozenset()
         sockets = SOCKET_CALLS if self._broker_watches_sockets() else frozenset()
-        return sockets & self.allowed_calls if self.namespaces else METADATA_CALLS | FORK_CALLS | sockets
+        return sockets & self.allowed_calls if self.namespaces else METADATA_CALLS | sockets
 
     def _broker_watches_sockets(self) -> bool:
         return self.situation.broker and self.facts.landlock_abi < 9

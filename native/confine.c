@@ -21,7 +21,8 @@
 #define SECCOMP_FILTER_FLAG_NEW_LISTENER (1UL << 3)
 #endif
 enum { LANDLOCK_PATH_BENEATH = 1 };
-enum { FS_EXECUTE = 1, FS_WRITE_FILE = 2, FS_READ_FILE = 4, FS_READ_DIR = 8, FS_TRUNCATE = 1 << 14, FS_IOCTL_DEV = 1 << 15 };
+enum { FS_EXECUTE = 1, FS_WRITE_FILE = 2, FS_READ_FILE = 4, FS_REFER = 1 << 13, FS_TRUNCATE = 1 << 14, FS_IOCTL_DEV = 1 << 15 };
+enum { LOG_SAME_EXEC_OFF = 1 /* of landlock_restrict_self: ABI 7 */ };
 /* Rights that mean something for a file; the kernel refuses others there with EINVAL (security/landlock/fs.c, ACCESS_FILE). */
 static const uint64_t FILE_RIGHTS = FS_EXECUTE | FS_WRITE_FILE | FS_READ_FILE | FS_TRUNCATE | FS_IOCTL_DEV | 1 << 16;
 
@@ -154,6 +155,21 @@ static void restrict_self(void)
     if (sys_landlock_restrict_self(ruleset, restrict_flags) < 0)
         fail_errno("at most 16 Landlock layers can be stacked", "cannot enforce the Landlock ruleset");
     close(ruleset);
+}
+
+/* Each layer denies moves between directories unless it allows them, also one that asks for nothing of files (landlock(7),
+ * LANDLOCK_ACCESS_FS_REFER). */
+void restrict_signals(void)
+{
+    const struct ruleset_attributes attributes = {.handled_access_fs = FS_REFER, .scoped = LANDLOCK_SCOPE_SIGNAL};
+    struct path_beneath everywhere = {.allowed_access = FS_REFER, .parent_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC)};
+    int layer = sys_landlock_create_ruleset(&attributes, sizeof attributes, 0);
+    if (everywhere.parent_fd < 0 || layer < 0 || sys_landlock_add_rule(layer, LANDLOCK_PATH_BENEATH, &everywhere) < 0 ||
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+        (sys_landlock_restrict_self(layer, LOG_SAME_EXEC_OFF) < 0 && sys_landlock_restrict_self(layer, 0) < 0))
+        fail_errno("see what this machine offers: vsbox doctor", "cannot restrict signals");
+    close(everywhere.parent_fd);
+    close(layer);
 }
 
 static void load_filter(const struct record *r)

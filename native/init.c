@@ -15,8 +15,6 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SCOPE_SIGNAL = 2, QUIET = 1 /* LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF, ABI 7 */ };
-
 extern char **environ;
 /* How often the payload has stopped; the launcher says with each signal how far it has heard. */
 static unsigned stops;
@@ -121,14 +119,9 @@ static bool has_scope;
 static void scope_signals(const struct plan *plan, pid_t launcher)
 {
     const struct record *landlock = plan_find(plan, OP_LANDLOCK);
-    if (!landlock || !(record_int(landlock, 2) & SCOPE_SIGNAL))
+    if (!landlock || !(record_int(landlock, 2) & LANDLOCK_SCOPE_SIGNAL))
         return;
-    const uint64_t attributes[] = {0, 0, SCOPE_SIGNAL};
-    int ruleset = sys_landlock_create_ruleset(attributes, sizeof attributes, 0);
-    if (ruleset < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-        (sys_landlock_restrict_self(ruleset, QUIET) < 0 && sys_landlock_restrict_self(ruleset, 0) < 0))
-        fail_errno("see what this machine offers: vsbox doctor", "cannot restrict signals");
-    close(ruleset);
+    restrict_signals();
     has_scope = kill(launcher, 0) < 0 && errno == EPERM;
     if (!has_scope)
         fail(EXIT_OWN_FAILURE, "see what this machine offers: vsbox doctor", "cannot restrict signals: they still reach the launcher");

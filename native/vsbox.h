@@ -170,10 +170,11 @@ int call_python(const struct start *start, const char *action); /* exit status o
 void enter_namespaces(void);
 void do_namespace_step(const struct start *start, const struct record *record);
 
-/* ---- confine.c: what the payload's process does to itself ---- */
+/* ---- confine.c: what the payload's process, and init, do to themselves ---- */
 
 void grant_dynamic(const char *path, uint64_t access); /* a Landlock rule for what the plan does not name */
 void do_payload_step(const struct start *start, const struct record *record);
+void restrict_signals(void); /* for good: to this process and what descends from it; Landlock ABI 6 */
 void drop_capabilities(void); /* for good, also across exec */
 void empty_capabilities(void); /* of a process that never execs */
 void choose_directory(const struct start *start); /* changes to it */
@@ -217,6 +218,7 @@ int sys_seccomp(unsigned operation, unsigned flags, void *arguments);
 long sys_keyctl(int operation, unsigned long first, unsigned long second);
 
 #define LANDLOCK_WRITE_FILE 2
+#define LANDLOCK_SCOPE_SIGNAL 2
 #define PROBE_OPTION 0x76736278 /* prctl(2) option that only our seccomp filter knows: src/vsbox/seccomp/program.py */
 #define PROBE_ERRNO 4004
 #define ATTRIBUTE_RDONLY 0x1

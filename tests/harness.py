@@ -18,7 +18,7 @@ import pytest
 
 VSBOX = [sys.executable, "-m", "vsbox"]
 TEST_USER = "vsbox-test"
-BACKENDS = tuple(os.environ.get("VSBOX_TEST_BACKENDS", "native,landlock").split(","))
+BACKENDS = tuple(os.environ.get("VSBOX_TEST_BACKENDS", "native,bubblewrap,landlock").split(","))
 PLAIN = os.path.realpath(sys.executable)
 """The interpreter without a box: the control."""
 MUST_WORK = frozenset(filter(None, os.environ.get("VSBOX_MUST_WORK", "").split(",")))

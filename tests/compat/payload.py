@@ -492,6 +492,8 @@ def temporary_files_work():
         (path / "l").symlink_to("d")
         os.link(path / "d", path / "h")
         assert sorted(p.name for p in path.iterdir()) == ["d", "h", "l"]
+        os.link(path / "d", path.parent / "h")
+        (path.parent / "h").rename(path / "moved from another directory")
         os.mkfifo(path / "fifo")
         shutil.copytree(directory, os.path.join(directory, "copy"), ignore=lambda *_: ["fifo", "copy"])
     assert not os.path.exists(directory)

@@ -193,7 +193,7 @@ def _prove(layout: Layout) -> None:
 
 def _restore_directories(layout: Layout) -> None:
     """Make again what code inside may have removed and a start needs; a link in its place stays and is an error."""
-    for directory in (layout.inside / "home", layout.home / "tmp", layout.installs, layout.installs / "tmp"):
+    for directory in (layout.inside / "home", layout.home / "tmp"):
         with contextlib.suppress(FileExistsError):
             directory.mkdir()
 
@@ -220,6 +220,7 @@ def _put_all(layout: Layout, compiled: Compiled, variant: str) -> None:
     """Put the plan that makes others stale last: launchers look at it first."""
     path = plan_path(layout, variant)
     if compiled.installing:
+        (layout.installs / "tmp").mkdir(parents=True, exist_ok=True)
         provide_pip(layout, compiled.box.interpreter)
         _put(layout, compiled.installing, path.with_name(f"{path.name}.install"))
     _put(layout, compiled.plan, path)

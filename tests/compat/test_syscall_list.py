@@ -244,7 +244,7 @@ def test_the_receipt_of_a_start_without_a_filter(own_box: Box) -> None:
     assert own_box.python("").returncode == 0
     rows = json.loads((own_box.root / "sandbox" / "receipt.json").read_text())["rows"]
     open_rows = {row["aspect"] for row in rows if row["state"] == "open by policy"}
-    assert open_rows == {"network", "keyring", "syscalls", "terminal"}
+    assert open_rows == {"network", "unix-sockets", "keyring", "syscalls", "terminal"}
     assert not [row for row in rows if any("seccomp" in layer for layer in row["layers"])]
 
 

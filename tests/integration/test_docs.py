@@ -27,6 +27,7 @@ from vsbox.plan.environment import PASSED
 from vsbox.policy.document import keys, parse
 from vsbox.policy.grants import grants_of
 from vsbox.policy.model import Aspect, Limits
+from vsbox.policy.overrides import OVERRIDES
 
 if TYPE_CHECKING:
     from harness import Person
@@ -153,9 +154,9 @@ REFERENCES = {
     | {f"`{option}" for command in COMMANDS.values() if command for option in options_of(command)},
     "sandbox-json": {f"| `{key}` |" for key in [*keys(), *(field.name for field in fields(Limits))]},
     "aspects": {f"| `{aspect.value}` |" for aspect in Aspect},
-    "environment-variables": {f"`{name}`" for name in PASSED},
+    "environment-variables": {f"`{name}`" for name in (*PASSED, *OVERRIDES, "VERBOSE")},
     "visible-system": {
-        f"`{path.removeprefix('/etc/')}`"
+        f"`{re.sub(r'[.][0-9]+$', '.*', path.removeprefix('/etc/'))}`"
         for path in (*system.TREES, *system.ETC, *system.KERNEL_VIEWS, *system.SHARED_PROC, *system.MASKED)
     } | {f"`/dev/{name}`" for name in system.DEVICES},
 }  # fmt: skip

@@ -1,6 +1,6 @@
 /* What Landlock does not restrict is answered here. This is the loop: it receives supervised calls, lets go on what registers
  * alone decide (limits of processes), gives the others to broker_metadata.c and broker_descriptors.c, which learn from
- * broker_caller.c what the caller means, and answers. Forks pass here so that they can be stopped.
+ * broker_caller.c what the caller means, and answers.
  * The seccomp filter sends these calls to init (seccomp_unotify(2)), which looks at the very object and acts on that object
  * itself, so nothing can be swapped between the look and the act:
  *
@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -24,11 +25,14 @@ struct broker *broker_new(const struct start *start, int listener)
 {
     struct broker *broker = calloc(1, sizeof *broker);
     const struct record *landlock = plan_find(&start->plan, OP_LANDLOCK);
-    if (broker)
-        *broker = (struct broker){.listener = listener,
-                                  .own_network = plan_find(&start->plan, OP_LOOPBACK) != NULL,
-                                  .offline = landlock && record_int(landlock, 1) != 0,
-                                  .start = start};
+    void *shared = mmap(NULL, CONNECTING * sizeof *broker->connecting, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (!broker || shared == MAP_FAILED)
+        fail_errno(NULL, "cannot start the broker");
+    *broker = (struct broker){.listener = listener,
+                              .connecting = shared,
+                              .own_network = plan_find(&start->plan, OP_LOOPBACK) != NULL,
+                              .offline = landlock && record_int(landlock, 1) != 0,
+                              .start = start};
     return broker;
 }
 
@@ -39,7 +43,7 @@ void broker_close(struct broker *broker)
         close(broker->listener);
 }
 
-static void answer(const struct request *request, int result, int value)
+void answer(const struct request *request, int result, int value)
 {
     struct seccomp_notif_resp response = {.id = request->notification.id, .val = result ? 0 : value, .error = result};
     ioctl(request->broker->listener, SECCOMP_IOCTL_NOTIF_SEND, &response);
@@ -84,6 +88,11 @@ static bool is_about_caller(const struct request *request, const struct process_
     return who == 0 || process_of(who) == process_of(request->notification.pid);
 }
 
+static bool is_there(const struct request *request, const struct process_call *call)
+{
+    return process_of((uint32_t)argument(request, call->who)) != 0;
+}
+
 /* ---- the loop ---- */
 
 /* A connection may take its time; each has a process of its own, and the others need not wait. */
@@ -95,7 +104,7 @@ static void serve_connect_aside(const struct request *request)
     if (child != 0)
         return;
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    answer(request, serve_connect(request), 0);
+    serve_connect(request);
     _exit(0);
 }
 
@@ -116,7 +125,7 @@ void broker_serve(struct broker *broker)
     }
     int result;
     if (process_call)
-        result = -EPERM;
+        result = is_there(&request, process_call) ? -EPERM : -ESRCH;
     else if (number == SYS_ioctl)
         result = serve_terminal(&request, &value);
     else if (number == SYS_inotify_add_watch)

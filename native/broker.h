@@ -7,8 +7,11 @@
 #include <errno.h>
 #include <linux/seccomp.h>
 
+enum { CONNECTING = 64 };
+
 struct broker {
     int listener;
+    _Atomic uint64_t *connecting; /* sockets that were, by cookie; shared with the processes that connect */
     bool own_network;
     bool offline; /* the policy closed the network: connections other than to UNIX sockets are refused */
     const struct start *start;
@@ -31,6 +34,8 @@ static inline int result_of(long status)
     return status < 0 ? -errno : 0;
 }
 
+void answer(const struct request *request, int result, int value);
+
 /* Results are descriptors or 0, else a negated errno. */
 
 /* ---- broker_caller.c: what the caller means, and where that is ---- */
@@ -48,7 +53,7 @@ bool is_readable_place(const struct broker *broker, int fd);
 int serve_metadata(const struct request *request);
 
 /* ---- broker_descriptors.c ---- */
-int serve_connect(const struct request *request);
+void serve_connect(const struct request *request);
 int serve_terminal(const struct request *request, int *value);
 int serve_watch(const struct request *request, int *value);
 

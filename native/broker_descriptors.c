@@ -12,6 +12,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#ifndef SECCOMP_ADDFD_FLAG_SEND /* Linux 5.14 */
+#define SECCOMP_ADDFD_FLAG_SEND 2
+#endif
 #ifndef TIOCGPTPEER
 #define TIOCGPTPEER 0x5441
 #endif
@@ -38,32 +41,52 @@ static int connect_unix(const struct request *request, int socket, const struct 
     return result;
 }
 
-int serve_connect(const struct request *request)
+static int connect_taken(const struct request *request, int socket, const struct sockaddr_storage *address, socklen_t size)
+{
+    int domain = 0;
+    socklen_t length = sizeof domain;
+    if (getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &length) < 0)
+        return -errno;
+    if (domain == AF_UNIX && address->ss_family == AF_UNIX && size <= sizeof(struct sockaddr_un))
+        return connect_unix(request, socket, (const struct sockaddr_un *)address, size);
+    if (domain == AF_UNIX)
+        return -EINVAL;
+    if (request->broker->offline)
+        return -EACCES;
+    return result_of(connect(socket, (const struct sockaddr *)address, size));
+}
+
+static uint64_t cookie_of(int socket)
+{
+    uint64_t cookie = 0;
+    socklen_t length = sizeof cookie;
+    return getsockopt(socket, SOL_SOCKET, SO_COOKIE, &cookie, &length) < 0 ? 0 : cookie;
+}
+
+/* A signal may take the caller away from a call that is being made for it, or has been: neither the listener nor the answer tells.
+ * With SA_RESTART the call comes again and would hear EISCONN; as of a connection that was completed in the background
+ * (connect(2)), it hears of success instead. */
+static int connect_again(const struct request *request, int socket, const struct sockaddr_storage *address, socklen_t size)
+{
+    uint64_t cookie = cookie_of(socket);
+    _Atomic uint64_t *last = &request->broker->connecting[cookie % CONNECTING];
+    bool again = cookie && *last == cookie;
+    *last = cookie;
+    int result = connect_taken(request, socket, address, size);
+    return result == -EISCONN && again ? 0 : result;
+}
+
+void serve_connect(const struct request *request)
 {
     struct sockaddr_storage address = {0};
-    int domain = 0;
-    socklen_t length = sizeof domain, size = (socklen_t)argument(request, 2);
-    if (size > sizeof address)
-        return -EINVAL;
-    int problem = read_exactly(request, argument(request, 1), &address, size);
-    if (problem)
-        return problem;
-    int socket = take_descriptor(request, (int)argument(request, 0));
-    if (socket < 0)
-        return socket;
-    int result;
-    if (getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &length) < 0)
-        result = -errno;
-    else if (domain == AF_UNIX && address.ss_family == AF_UNIX && size <= sizeof(struct sockaddr_un))
-        result = connect_unix(request, socket, (const struct sockaddr_un *)&address, size);
-    else if (domain == AF_UNIX)
-        result = -EINVAL;
-    else if (request->broker->offline)
-        result = -EACCES;
-    else
-        result = result_of(connect(socket, (const struct sockaddr *)&address, size));
-    close(socket);
-    return result;
+    socklen_t size = (socklen_t)argument(request, 2);
+    int result = size > sizeof address ? -EINVAL : read_exactly(request, argument(request, 1), &address, size);
+    int socket = result ? result : take_descriptor(request, (int)argument(request, 0));
+    if (socket < 0) {
+        answer(request, socket, 0);
+        return;
+    }
+    answer(request, connect_again(request, socket, &address, size), 0);
 }
 
 /* ioctl_tty(2), TIOCGPTPEER: opens the other side of a pseudo-terminal whose master the caller has. Its path in /dev/pts is
@@ -80,6 +103,7 @@ int serve_terminal(const struct request *request, int *value)
     if (result)
         return result;
     struct seccomp_notif_addfd add = {.id = request->notification.id,
+                                      .flags = SECCOMP_ADDFD_FLAG_SEND, /* it is the answer; nobody waiting: nothing is added */
                                       .srcfd = (uint32_t)terminal,
                                       .newfd_flags = flags & O_CLOEXEC ? O_CLOEXEC : 0};
     int added = ioctl(request->broker->listener, SECCOMP_IOCTL_NOTIF_ADDFD, &add);

@@ -73,8 +73,9 @@ static int act_utime(const struct request *request, int fd, int times_index)
     if (!argument(request, times_index))
         return set_times(fd, NULL);
     int problem = read_exactly(request, argument(request, times_index), &given, sizeof given);
-    struct timespec times[2] = {{.tv_sec = given.actime}, {.tv_sec = given.modtime}};
-    return problem ? problem : set_times(fd, times);
+    if (problem)
+        return problem;
+    return set_times(fd, (struct timespec[2]){{.tv_sec = given.actime}, {.tv_sec = given.modtime}});
 }
 #endif
 

@@ -619,6 +619,26 @@ def sessions_and_groups_work():
     assert ctypes.CDLL(None).getpid() == os.getpid()
 
 
+@probe
+def connections_are_made_under_timers():
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.siginterrupt(signal.SIGALRM, False)
+    with tempfile.TemporaryDirectory() as directory:
+        servers = []
+        for family, address in ((socket.AF_UNIX, directory + "/s"), (socket.AF_INET, ("127.0.0.1", 0))):
+            server = socket.socket(family)
+            server.bind(address)
+            server.listen(1)
+            servers.append(server)
+        signal.setitimer(signal.ITIMER_REAL, 0.0004, 0.0004)
+        for _ in range(500):
+            for server in servers:
+                with socket.socket(server.family) as client:
+                    client.connect(server.getsockname())
+                    server.accept()[0].close()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 # ---- who and where ----
 
 

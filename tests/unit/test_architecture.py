@@ -16,8 +16,7 @@ import pytest
 
 from harness import lacking
 from unit.machines import EVERY_PROBE
-from vsbox.plan import compile as plan_compile
-from vsbox.plan import encode, steps, system
+from vsbox.plan import compilation, encode, steps, system
 from vsbox.seccomp import PROBE_ERRNO, PROBE_OPTION
 
 PROJECT = Path(__file__).parents[2]
@@ -248,7 +247,7 @@ def test_bind_flags_agree() -> None:
 
 
 def test_working_directory_modes_agree() -> None:
-    ours = {f"WORKDIR_{name.upper()}": value for name, value in plan_compile.WORKDIR_MODES.items()}
+    ours = {f"WORKDIR_{name.upper()}": value for name, value in compilation.WORKDIR_MODES.items()}
     assert ours == c_enum("workdir_mode")
 
 

@@ -1,0 +1,133 @@
+"""Steps that the payload's process does to itself: limits, Landlock, the filter of system calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from vsbox.plan import landlock, mounts, steps, system
+from vsbox.plan.compilation import READ_EARLY, WORKDIR_MODES, Compilation
+from vsbox.plan.encode import fnv1a64
+from vsbox.plan.steps import PROJECT_HIDE, Step
+from vsbox.policy.grants import Access
+from vsbox.policy.model import Aspect
+from vsbox.seccomp import FilterSpec, build_filter
+
+# setrlimit(2): numbers shared by x86_64 and aarch64
+RLIMITS: Final = (("cpu_seconds", 0), ("file_bytes", 1), ("processes", 6), ("open_files", 7))
+
+
+def limit_steps(c: Compilation) -> Iterator[Step]:
+    """Yield the beginning of the payload's process, and its resource limits."""
+    yield steps.Payload()
+    for name, resource in RLIMITS:
+        value = getattr(c.policy.limits, name)
+        if value is not None:
+            yield steps.Rlimit(resource, value, value)
+
+
+def landlock_steps(c: Compilation) -> Iterator[Step]:
+    """Yield the ruleset and its rules, and what only a start knows: streams, working directory, script."""
+    abi = c.facts.landlock_abi
+    closes_network = c.situation.offline and not c.namespaces
+    net = landlock.known_net(abi) if closes_network else 0
+    lazy = READ_EARLY & c.known_fs if c.namespaces else 0
+    yield steps.Landlock(c.known_fs, net, landlock.known_scopes(abi), 0, lazy)
+    rules = _rules_in_own_root(c) if c.namespaces else _rules_on_host(c)
+    for path, access in rules:
+        is_file = c.facts.path(path).kind in {"file", "device"}
+        yield steps.Rule(path, access & c.known_fs & (landlock.FILE if is_file else ~0))
+    if not c.namespaces:
+        yield steps.RuleOwnProc(landlock.READ & c.known_fs)
+    if c.policy.project and not c.namespaces:
+        flags = PROJECT_HIDE if c.installing else 0
+        yield steps.Project(c.policy.project, flags, landlock.WRITE & c.known_fs)
+    yield steps.RuleStdio(c.known_fs)
+    mode = WORKDIR_MODES[c.policy.working_directory or "none"]
+    access = landlock.WRITE if mode == WORKDIR_MODES["write"] else c.read
+    yield steps.Workdir(mode, access & c.known_fs)
+    yield steps.Script(c.read & c.known_fs)
+    yield steps.Restrict()
+
+
+def _rules_in_own_root(c: Compilation) -> Iterator[tuple[str, int]]:
+    """Mounts decide what can be seen; these say once more where writing may happen at all."""
+    yield "/", landlock.READ
+    for path in (*system.TREES, *c.support_paths()):
+        if c.facts.path(path).real == path and c.facts.path(path).kind == "directory":
+            yield path, READ_EARLY
+    yield "/dev", landlock.DEVICE
+    yield "/dev/shm", landlock.WRITE
+    yield "/tmp", landlock.WRITE
+    yield "/var/tmp", landlock.WRITE
+    yield from mounts.rules(c.mapped, c.facts)
+    yield from _writable_rules(c, c.box.root)
+
+
+def _rules_on_host(c: Compilation) -> Iterator[tuple[str, int]]:
+    for path in (*system.TREES, *system.ETC, *system.KERNEL_VIEWS, *system.SHARED_PROC):
+        fact = c.facts.path(path)
+        if fact.kind != "missing" and (fact.real == path or path not in system.TREES):
+            yield fact.real, c.read
+    for name in (*system.DEVICES, "ptmx"):
+        fact = c.facts.path(f"/dev/{name}")
+        if fact.kind == "device":
+            yield fact.real, landlock.DEVICE
+    for path in c.gpus():
+        yield path, landlock.DEVICE
+    for path in c.gpu_views():
+        yield path, c.read
+    if Aspect.SHARED_MEMORY in c.policy.allow_degraded:
+        yield "/dev/shm", landlock.WRITE
+    for path in (*c.box.interpreter.libraries, *c.support_paths()):
+        yield path, c.read
+    yield f"{c.box.root}/bin", c.read
+    if c.installing:
+        yield c.box.pip, c.read
+    yield from _writable_rules(c, c.box.inside)
+    for grant in c.grants:
+        if grant.access is Access.READ:
+            yield grant.path, c.read
+
+
+def _writable_rules(c: Compilation, packages: str) -> Iterator[tuple[str, int]]:
+    for path in c.writable_trees(packages):
+        device = c.facts.path(path).kind == "device"
+        yield path, landlock.DEVICE if device else landlock.WRITE
+    if not c.packages_writable and not c.namespaces:
+        yield packages, c.read
+
+
+def seccomp_steps(c: Compilation) -> Iterator[Step]:
+    """Yield the filter, after the places that the broker may let calls change; nothing where the policy wants none."""
+    if not c.situation.filtered:
+        return
+    supervised = c.supervised_calls()
+    if supervised:
+        for path in _places_for_broker(c):
+            yield steps.Writable(path)
+    # A datagram socket can send to any path without connecting: no call that a broker could see.
+    unix_types = {"stream", "seqpacket", *(("dgram",) if not c.watches_sockets() else ())}
+    families = {"unix", "inet", "inet6", "netlink"}
+    if c.situation.offline and not c.namespaces:
+        families = {"unix"}
+    spec = FilterSpec(
+        machine=c.facts.machine,
+        box_id=fnv1a64(os.fsencode(c.box.root)),
+        families=frozenset(families),
+        unix_types=frozenset(unix_types),
+        allowed=c.allowed_calls,
+        supervised=supervised,
+        supervisor=bool(supervised) and not c.namespaces,
+        ipc_denied=not c.namespaces,
+        xattrs_denied=not c.namespaces,
+    )
+    yield steps.Seccomp(build_filter(spec), int(bool(supervised)))
+
+
+def _places_for_broker(c: Compilation) -> Iterator[str]:
+    if c.namespaces:
+        yield from ("/tmp", "/var/tmp", "/dev/shm")
+        yield from mounts.writable_places(c.mapped, c.facts)
+    yield from c.writable_trees(c.box.root if c.namespaces else c.box.inside)

@@ -1,0 +1,124 @@
+"""What is refused before any step is made: policies that nothing, or not this machine, can carry out."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from vsbox.errors import CannotEnforceError, PolicyError
+from vsbox.plan import mounts
+from vsbox.plan.compilation import Compilation
+from vsbox.policy.grants import Access, Grant, is_below
+from vsbox.seccomp import MACHINES
+
+
+def check(c: Compilation) -> None:
+    """Refuse a policy that this machine or this tier cannot carry out.
+
+    Raises:
+        PolicyError: a grant that is missing, a link, or that would open the box itself.
+        CannotEnforceError: a mode or mechanism that is not there.
+    """
+    if c.policy.mode != "enforce":
+        raise CannotEnforceError(
+            "cannot use mode 'log': it needs the audit hook, which this version does not have",
+            hint='set "mode": "enforce" in sandbox.json',
+        )
+    if c.facts.machine not in MACHINES:
+        raise CannotEnforceError(
+            f"cannot filter system calls on architecture {c.facts.machine!r}: their numbers are not known",
+            hint=f"known: {', '.join(sorted(MACHINES))}",
+        )
+    if c.policy.venv_root != c.box.root:
+        raise PolicyError(
+            f"bad venv_root in sandbox.json: it says {c.policy.venv_root!r} "
+            f"and the box is at {c.box.root!r}"
+        )
+    if c.policy.preset == "project" and c.policy.project is None:
+        raise PolicyError(
+            "bad sandbox.json: preset 'project' needs the key project",
+            hint="name the directory of your project there, or: vsbox wrap --project DIR",
+        )
+    _check_syscalls(c)
+    if c.policy.devices and not c.facts.gpus:
+        raise CannotEnforceError(
+            "cannot give code inside a graphics processor: there is none in /dev (nvidia*, dri, kfd, dxg)",
+            hint="install its driver, or leave devices out of sandbox.json",
+        )
+    if c.policy.pip_cache and (c.policy.packages != "install" or not c.namespaces):
+        raise CannotEnforceError(
+            "cannot use the pip cache: that takes packages that only installations write, and namespaces",
+            hint="leave out SANDBOX_USE_PIP_CACHE and pip_cache; the box has a cache of its own",
+        )
+    for grant in c.grants:
+        _check_grant(c, grant)
+    mounts.check_mounts(c.mapped, c.facts, c.box, c.grants, namespaces=c.namespaces)
+    mounts.check_project(c.mapped, c.policy.project)
+    for path in c.facts.own_paths:
+        _check_own_path(c, path)
+
+
+def _check_syscalls(c: Compilation) -> None:
+    if not c.situation.filtered and not c.namespaces:
+        raise CannotEnforceError(
+            "cannot do without a filter of system calls where there are no namespaces: it keeps user namespaces "
+            "closed, and tells launchers that scripts start inside that they are inside",
+            hint="leave syscalls out of sandbox.json, or use a machine with user namespaces",
+        )
+    if c.supervised_calls() and "sendmsg" not in c.allowed_calls:
+        raise PolicyError(
+            "cannot filter system calls by this list: the launcher answers some of them, "
+            "and needs sendmsg to hand the filter over",
+            hint="add sendmsg to syscalls",
+        )
+
+
+def _check_grant(c: Compilation, grant: Grant) -> None:
+    fact = c.facts.path(grant.path)
+    if fact.kind == "missing":
+        raise PolicyError(
+            f"cannot grant {grant.path}: it does not exist",
+            hint=f"create it, or: vsbox deny {c.box.root} {grant.path}",
+        )
+    if fact.real != grant.path:
+        raise PolicyError(
+            f"cannot grant {grant.path}: it goes through a symbolic link to {fact.real}",
+            hint="name the real path, if that is what you mean",
+        )
+    if grant.access is not Access.HIDDEN and is_below(c.box.root, grant.path):
+        _check_ancestor(c, grant)
+    if is_below(grant.path, c.box.root):
+        raise PolicyError(
+            f"cannot grant {grant.path}: it is inside the box itself",
+            hint="keep data outside of the environment",
+        )
+    if not c.namespaces:
+        _check_without_namespaces(c, grant)
+
+
+def _check_ancestor(c: Compilation, grant: Grant) -> None:
+    by_children = grant.path == c.policy.project  # in the Landlock-only tier, without the box
+    if grant.path == "/" or (grant.access is Access.WRITE and not c.namespaces and not by_children):
+        raise PolicyError(
+            f"cannot grant {grant.path}: it holds the box {c.box.root}, whose policy and "
+            "launchers code inside could then change",
+            hint="grant the directories in it that are needed",
+        )
+
+
+def _check_without_namespaces(c: Compilation, grant: Grant) -> None:
+    above = (c.by_path.get(str(parent)) for parent in PurePosixPath(grant.path).parents)
+    if grant.access is Access.HIDDEN or any(other.access > grant.access for other in above if other):
+        raise CannotEnforceError(
+            f"cannot restrict {grant.path} below what is allowed: Landlock has no deny rules",
+            hint="grant the directories beside it, or use a machine with user namespaces",
+        )
+
+
+def _check_own_path(c: Compilation, path: str) -> None:
+    """Law 1: what the outside half executes must not be writable from inside."""
+    for grant in c.grants:
+        if grant.access is Access.WRITE and (is_below(path, grant.path) or is_below(grant.path, path)):
+            raise PolicyError(
+                f"cannot grant {grant.path} for writing: vsbox itself runs from {path}",
+                hint="install vsbox elsewhere, or grant a directory that does not hold it",
+            )

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from vsbox.backends.interface import Backend, Missing
+from vsbox.backends.interface import FOR_EVERY_BACKEND, Backend, Missing, missing_machine, missing_probes
 from vsbox.host.facts import HostFacts
 from vsbox.plan.bubblewrap import through_bubblewrap
 from vsbox.plan.model import Tier
-from vsbox.seccomp import MACHINES
 
 INSTALL: Final = "apt-get install bubblewrap"
 NEEDED_OPTIONS: Final = (
@@ -19,24 +18,13 @@ NEEDED_OPTIONS: Final = (
     "unshare-cgroup-try",
 )  # fmt: skip
 """All of 0.8.0 (February 2023)."""
-NEEDED: Final = {
-    "seccomp": "seccomp filters",
-    "openat2": "openat2(2)",
-    "close_range": "close_range(2)",
-}
 
 
 def missing(facts: HostFacts) -> tuple[Missing, ...]:
     """Return what this machine does not offer for it."""
-    if facts.system != "Linux":
-        return (Missing("Linux"),)
-    if facts.machine not in MACHINES:
-        return (Missing(f"a processor whose system calls are known (this one: {facts.machine})"),)
-    lacking = tuple(
-        Missing(f"{what} ({facts.probes.get(probe, 'not probed')})")
-        for probe, what in NEEDED.items()
-        if not facts.works(probe)
-    )
+    if elsewhere := missing_machine(facts):
+        return elsewhere
+    lacking = missing_probes(facts, FOR_EVERY_BACKEND)
     found = facts.bubblewrap
     if found is None:
         return (Missing("bubblewrap", INSTALL), *lacking)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from vsbox.host.facts import HostFacts
 from vsbox.plan.model import Plan, Tier
+from vsbox.seccomp import MACHINES
+
+FOR_EVERY_BACKEND: Final = {
+    "seccomp": "seccomp filters",
+    "openat2": "openat2(2)",
+    "close_range": "close_range(2)",
+}
+"""Probes that have to work, and what they try."""
+NO_REMEDIES: Final[Mapping[tuple[str, str], str]] = {}
 
 
 @dataclass(frozen=True)
@@ -15,6 +25,26 @@ class Missing:
 
     what: str
     remedy: str = ""
+
+
+def missing_machine(facts: HostFacts) -> tuple[Missing, ...]:
+    """Return what no backend for Linux can do without: the system, and a processor that we can filter for."""
+    if facts.system != "Linux":
+        return (Missing("Linux"),)
+    if facts.machine not in MACHINES:
+        return (Missing(f"a processor whose system calls are known (this one: {facts.machine})"),)
+    return ()
+
+
+def missing_probes(
+    facts: HostFacts, needed: Mapping[str, str], remedies: Mapping[tuple[str, str], str] = NO_REMEDIES
+) -> tuple[Missing, ...]:
+    """Return what did not work when tried; ``needed``: probes and what they are, ``remedies``: by probe and answer."""
+    return tuple(
+        Missing(f"{what} ({answer})", remedies.get((probe, answer), ""))
+        for probe, what in needed.items()
+        if (answer := facts.probes.get(probe, "not probed")) != "ok"
+    )
 
 
 def as_compiled(plan: Plan, facts: HostFacts) -> Plan:  # noqa: ARG001 - others translate for a machine

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from vsbox.backends.interface import Backend, Missing
+from vsbox.backends.interface import FOR_EVERY_BACKEND, Backend, Missing, missing_machine, missing_probes
 from vsbox.host.facts import HostFacts
 from vsbox.plan.model import Tier
-from vsbox.seccomp import MACHINES
 
 REMEDIES: Final = {
     ("user_namespace", "EPERM"): "sysctl -w kernel.unprivileged_userns_clone=1",
@@ -23,23 +22,13 @@ NEEDED: Final = {
     "pivot_root": "changing the root in a user namespace",
     "proc": "a fresh /proc in a user namespace",
     "network_namespace": "network namespaces",
-    "seccomp": "seccomp filters",
-    "openat2": "openat2(2)",
-    "close_range": "close_range(2)",
+    **FOR_EVERY_BACKEND,
 }
 
 
 def missing(facts: HostFacts) -> tuple[Missing, ...]:
     """Return what this machine does not offer for it."""
-    if facts.system != "Linux":
-        return (Missing("Linux"),)
-    if facts.machine not in MACHINES:
-        return (Missing(f"a processor whose system calls are known (this one: {facts.machine})"),)
-    return tuple(
-        Missing(f"{what} ({answer})", REMEDIES.get((probe, answer), ""))
-        for probe, what in NEEDED.items()
-        if (answer := facts.probes.get(probe, "not probed")) != "ok"
-    )
+    return missing_machine(facts) or missing_probes(facts, NEEDED, REMEDIES)
 
 
 BACKEND: Final = Backend(

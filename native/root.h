@@ -1,5 +1,5 @@
 /* How the steps of a new root are carried out: by mounting it (namespaces.c), or as arguments of bwrap(1) (arguing.c).
- * What a step means beyond that (pins, the working directory, the project) is the same for both: namespaces.c. */
+ * What a step means beyond that (pins, the working directory, the project) is the same for both: root.c. */
 #ifndef ROOT_H
 #define ROOT_H
 

@@ -243,7 +243,7 @@ KERNEL = (
         "perf_event_open": "call('perf_event_open', (ctypes.c_uint32 * 32)(1, 128), 0, -1, -1, 0)",
         "fsopen": "call('fsopen', b'tmpfs', 0)",
         "chroot": "call('chroot', b'/')",
-        "mount": "call('mount', b'none', own.encode(), b'tmpfs', 0, 0)",
+        "mount": "call('mount', b'none', own.encode(), b'tmpfs', 0, 0), call('umount2', own.encode(), 0)",
         "setns": "call('setns', os.open('/proc/self/ns/uts', os.O_RDONLY), 0)",
         "character device": "os.mknod(own + '/null', stat.S_IFCHR | 0o666, os.makedev(1, 3))",
         "open_by_handle_at": "h = ctypes.create_string_buffer(136); h[0:4] = bytes([8, 0, 0, 0]);"

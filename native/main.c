@@ -147,7 +147,7 @@ static void restart_if_replaced(const struct start *start)
     char path[8400];
     struct stat now, before;
     snprintf(path, sizeof path, "%s/%s/%s", start->root, start->command ? "bin" : "sandbox",
-             start->command ? start->command : start->verify ? "verify" : "exec");
+             start->command ? start->command : start->verify ? "verify" : start->tidy ? "tidy" : "exec");
     if (stat(path, &now) < 0 || stat("/proc/self/exe", &before) < 0)
         fail_errno(NULL, "cannot look at %s", path);
     if (now.st_ino != before.st_ino || now.st_dev != before.st_dev) {
@@ -270,9 +270,10 @@ static void find_box(struct start *start, char **argv)
     start->arguments = start->arguments_outside = argv;
     if (strcmp(place, "sandbox") == 0) {
         start->verify = strcmp(name, "verify") == 0;
+        start->tidy = strcmp(name, "tidy") == 0;
         start->command = NULL;
         start->arguments = argv + 1;
-        if (!start->verify && !argv[1])
+        if (!start->verify && !start->tidy && !argv[1])
             fail(EXIT_USAGE, "usage: exec COMMAND [ARGUMENT ...]", "no command given");
     } else if (strcmp(place, "bin") != 0) {
         fail(EXIT_OWN_FAILURE, "start it from a box: vsbox --help", "cannot find the box of %s/%s/%s", path, place, name);
@@ -297,6 +298,10 @@ int main(int argc, char **argv)
     check_streams();
     load_plan(&start, start.verify ? ".new" : "");
     restart_if_replaced(&start); /* the plan may be for the newer one */
+    if (start.tidy) {
+        settle_runs(&start);
+        return 0;
+    }
     refresh_plan(&start);
     if (!start.verify)
         take_variant(&start);

@@ -123,9 +123,13 @@ bool send_message(int channel, enum message_kind kind, int value, const char *te
 
 /* ---- start.c: what is known when a start begins ---- */
 
+/* What the host would execute unasked in a project. A link is known by its text, anything else by what it is. */
 struct protected {
     char *path;
-    char *link; /* its text if it is a symbolic link, or NULL */
+    char *link;          /* its text if it is a symbolic link, or NULL */
+    const char *trigger; /* of a directory: the name in it that makes it what it is, or NULL */
+    uint64_t device, inode;
+    bool is_directory;
 };
 
 struct start {
@@ -143,6 +147,7 @@ struct start {
     size_t protected_count;
     bool has_root;    /* bubblewrap has made it already */
     bool verify;      /* prove the confinement instead of starting a command */
+    bool tidy;        /* settle runs that were killed, and that is all */
     struct plan plan;
 };
 
@@ -156,9 +161,10 @@ void refuse_uv(const struct start *start);
 bool is_installation(const struct start *start);
 char **build_argv(const struct start *start, const char **program);
 
-/* ---- project.c: what the host would execute in a project ---- */
+/* ---- project*.c: what the host would execute in a project ---- */
 void project_begin(struct start *start);
 void project_end(const struct start *start);
+void settle_runs(const struct start *start); /* those that were killed */
 void grant_project(const struct start *start, const struct record *r); /* Landlock rules for what is not protected */
 bool is_free_in_project(const struct start *start, const char *path);
 

@@ -13,7 +13,7 @@ from vsbox.box.layout import Layout, open_box
 from vsbox.box.store import load_policy, locked, plan_path, store, store_variant
 from vsbox.box.sync import VALID_NAME, refresh_launcher, sync_launchers
 from vsbox.box.tidy import tidy
-from vsbox.errors import VsboxError
+from vsbox.errors import BoxError, VsboxError
 from vsbox.host.collect import watch
 from vsbox.plan.steps import printable
 from vsbox.policy.overrides import with_overrides
@@ -57,16 +57,28 @@ def sync_box(layout: Layout) -> None:
 def tidy_box(layout: Layout) -> None:
     """Clean up after runs in a project and say what was found."""
     with locked(layout):
-        tidied = tidy(layout, load_policy(layout))
-    for path, place in list(tidied.quarantined.items())[:MOST_NOTICES]:
-        sys.stderr.write(
-            f"vsbox: your own tools would execute {printable(path)}, which appeared during a run\n"
-            f"       it is now {printable(str(place))}; if it is yours, move it back\n"
+        tidied = tidy(layout)
+    notices = [
+        f"your own tools would execute {printable(path)}, which appeared during a run\n"
+        f"       it is now {printable(place)}; if it is yours, move it back"
+        for path, place in tidied.quarantined.items()
+    ]
+    notices += [f"the link {printable(path)} was changed during a run and put back" for path in tidied.restored]
+    notices += [
+        f"{printable(path)} was replaced from outside during a run, and from then on could be changed inside\n"
+        "       look at it before your tools do"
+        for path in tidied.replaced
+    ]
+    for notice in notices[:MOST_NOTICES]:
+        sys.stderr.write(f"vsbox: {notice}\n")
+    if len(notices) > MOST_NOTICES:
+        sys.stderr.write(f"vsbox: and {len(notices) - MOST_NOTICES} more\n")
+    if tidied.failed:
+        path, reason = next(iter(tidied.failed.items()))
+        raise BoxError(
+            f"cannot take away {printable(path)}, which your own tools would execute: {reason}",
+            hint="look at it and remove it yourself; nothing starts in this project before",
         )
-    if len(tidied.quarantined) > MOST_NOTICES:
-        sys.stderr.write(f"vsbox: and {len(tidied.quarantined) - MOST_NOTICES} more\n")
-    for path in tidied.restored[:MOST_NOTICES]:
-        sys.stderr.write(f"vsbox: the link {printable(path)} vanished during a run and was put back\n")
 
 
 ACTIONS: dict[str, Callable[..., None]] = {"compile": compile_box, "sync": sync_box, "tidy": tidy_box}

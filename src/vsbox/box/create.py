@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +13,12 @@ import msgspec
 
 from vsbox.box.activation import render_activation
 from vsbox.box.environment import grow_environment
-from vsbox.box.layout import Layout, check_name
+from vsbox.box.layout import TASKS, Layout, check_name
+from vsbox.box.staging import refuse_while_others_write, remove_tree, staging_beside
 from vsbox.box.store import save_policy, store, write_atomically
 from vsbox.box.sync import Synced, sync_launchers
+from vsbox.box.tidy import settle
+from vsbox.box.tree import exchange
 from vsbox.errors import BoxError, UsageError, VsboxError
 from vsbox.host.collect import find_launcher, user_home
 from vsbox.plan.model import Interpreter, Plan
@@ -104,7 +105,8 @@ def outfit(layout: Layout, root: Path, interpreter: Interpreter) -> None:
     (layout.root / ".gitignore").write_text("*\n")
     shutil.copyfile(find_launcher(), layout.launcher)
     layout.launcher.chmod(0o755)
-    shutil.copy2(layout.launcher, layout.sandbox / "verify")
+    for name in TASKS:
+        shutil.copy2(layout.launcher, layout.sandbox / name)
     write_atomically(layout.sandbox / "interpreter.json", msgspec.json.encode(interpreter))
     for name, content in render_activation(str(root), prompt=root.name).items():
         (layout.bin / name).write_bytes(content)
@@ -120,35 +122,21 @@ def _grow(staging: Path, root: Path, python: str | None, *, pip: bool) -> Interp
     return interpreter
 
 
-@contextlib.contextmanager
-def staging_beside(root: Path) -> Iterator[Path]:
-    """A private directory beside the box; removed unless it was moved into place."""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    staging = root.parent / f".{root.name}.vsbox-{secrets.token_hex(4)}"
-    try:
-        staging.mkdir(mode=0o755)
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
 def _put_in_place(staging: Path, root: Path, finish: Callable[[], Created]) -> Created:
     """Rename the new box into place, finish it there, and take it away again if that fails."""
-    old = None
-    if os.path.lexists(root) and not _is_empty_directory(root):
-        old = root.parent / f"{staging.name}-old"
-        root.rename(old)
-    try:
+    replaces = os.path.lexists(root) and not _is_empty_directory(root)
+    if replaces:
+        exchange(root, staging)
+    else:
         staging.rename(root)
-        created = finish()
+    try:
+        return finish()
     except BaseException:
-        shutil.rmtree(root, ignore_errors=True)
-        if old:
-            old.rename(root)
+        if replaces:
+            exchange(root, staging)
+        else:
+            remove_tree(root)
         raise
-    if old:
-        shutil.rmtree(old, ignore_errors=True)
-    return created
 
 
 def create(
@@ -164,6 +152,9 @@ def create(
     root = resolve_new_root(directory)
     policy = msgspec.structs.replace(policy, venv_root=str(root))
     _check_target(root, clear=clear)
+    refuse_while_others_write(root)
+    if clear and Layout(root).is_box():
+        settle(Layout(root))
 
     with staging_beside(root) as staging:
         interpreter = _grow(staging, root, python, pip=pip)

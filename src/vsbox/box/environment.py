@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,8 @@ def _grow(target: Path, python: str, *, pip: bool) -> Interpreter:
 
     def plan(candidate: str, *options: str) -> virtualenv.run.Session:
         arguments = ["--activators", "", "--no-periodic-update", "--no-vcs-ignore", "-p", candidate]
-        return virtualenv.session_via_cli([*arguments, *options, str(target) or "."], setup_logging=False)
+        place = str(target) if target.name else tempfile.gettempdir()  # it wants one that can be written
+        return virtualenv.session_via_cli([*arguments, *options, place], setup_logging=False)
 
     try:
         info = _find_interpreter(python, plan)

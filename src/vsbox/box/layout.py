@@ -3,7 +3,7 @@
 ::
 
     bin/        OUTSIDE  launchers and activation scripts
-    sandbox/    OUTSIDE  sandbox.json, plan, receipt.json, summary.txt, interpreter.json, launchers exec and verify
+    sandbox/    OUTSIDE  sandbox.json, plan, receipt.json, summary.txt, interpreter.json, launchers exec, verify, tidy
     inside/     INSIDE   the environment, which code inside sees as the box
     home/       INSIDE   $HOME
     installs/   INSIDE   $HOME while packages are installed, where they are read-only at other times
@@ -22,6 +22,8 @@ from typing import Final
 
 from vsbox.errors import BoxError, UsageError
 
+TASKS: Final = ("verify", "tidy")
+"""Names in ``sandbox`` under which the launcher does something else than start a command."""
 BAD_IN_SCRIPTS: Final = re.compile(r'[\x00-\x1f\x7f:"\\$`]')
 """What a ``#!`` line, $PATH or the quoting of installed scripts cannot carry."""
 

@@ -61,7 +61,8 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, durable: boo
 @contextlib.contextmanager
 def locked(layout: Layout) -> Iterator[None]:
     """Hold the box's lock: one writer of ``sandbox/`` and ``bin/`` at a time."""
-    with (layout.sandbox / "lock").open("wb") as file:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW  # type: ignore[attr-defined,unused-ignore]
+    with os.fdopen(os.open(layout.sandbox / "lock", flags, 0o600), "rb+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # type: ignore[attr-defined,unused-ignore]
         yield
 

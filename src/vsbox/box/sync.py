@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from vsbox.box.layout import Layout
+from vsbox.box.layout import TASKS, Layout
 from vsbox.errors import BoxError
 from vsbox.host.collect import find_launcher
 from vsbox.policy.model import Policy
@@ -170,7 +170,7 @@ def refresh_launcher(layout: Layout) -> None:
     shutil.copyfile(newest, temporary)
     temporary.chmod(0o755)
     os.replace(temporary, layout.launcher)  # noqa: PTH105
-    for path in (*names, layout.sandbox / "verify"):
+    for path in (*names, *(layout.sandbox / name for name in TASKS)):
         _make(layout, path)
 
 

@@ -32,6 +32,7 @@ def clone(source: Path, target: Path, *, leave_out: frozenset[str] = frozenset()
         for entry in entries:
             if entry.name not in leave_out:
                 _clone_entry(entry, target / entry.name)
+    _give(target, source.stat())
     shutil.copystat(source, target)
 
 
@@ -43,6 +44,13 @@ def _clone_entry(entry: os.DirEntry[str], target: Path) -> None:
         raise BoxError(f"cannot take over {entry.path}: it is neither file, directory nor link")
     elif status.st_nlink > 1 or not _link(entry.path, target):
         shutil.copy2(entry.path, target, follow_symlinks=False)
+        _give(target, status)
+
+
+def _give(target: Path, status: os.stat_result) -> None:
+    """Give a copy to the owner of the original; nobody but root can, and nobody else has to."""
+    if sys.platform != "win32" and os.geteuid() == 0:
+        os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
 
 
 def _link(source: str, target: Path) -> bool:

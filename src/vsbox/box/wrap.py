@@ -6,8 +6,11 @@ any point the environment is the old one or the new one. What is made beside sha
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pwd
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +18,10 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from vsbox.box.create import outfit, staging_beside
+from vsbox.box.create import outfit
 from vsbox.box.environment import find_interpreter
 from vsbox.box.layout import Layout, check_name, open_box
+from vsbox.box.staging import refuse_while_others_write, remove_stale, staging_beside
 from vsbox.box.store import (
     change_policy,
     check_policy,
@@ -28,6 +32,7 @@ from vsbox.box.store import (
     store_unproven,
 )
 from vsbox.box.sync import HeldBack, check_launchers, sync_launchers
+from vsbox.box.tidy import settle
 from vsbox.box.tree import clone, exchange
 from vsbox.errors import BoxError, UsageError
 from vsbox.host.collect import user_home
@@ -43,9 +48,15 @@ PROJECT_MARKS = (
     "noxfile.py", "environment.yml", "uv.lock", "poetry.lock", "Makefile", "manage.py",
 )  # fmt: skip
 HOMES_OF_ENVIRONMENTS = frozenset({".virtualenvs", "virtualenvs", ".venvs", "venvs", "envs", ".envs", "environments"})
-SHARED_PLACES = frozenset(
-    {"/", "/home", "/root", "/tmp", "/var", "/var/tmp", "/opt", "/srv", "/mnt", "/media", "/usr", "/etc"}
-)
+SHARED_PLACES = frozenset({
+    "/", "/home", "/root", "/tmp", "/var", "/var/tmp", "/var/lib", "/var/log", "/var/cache", "/var/spool", "/opt",
+    "/srv", "/mnt", "/media", "/dev/shm",
+})  # fmt: skip
+SYSTEM_TREES = (
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run", "/sbin", "/sys", "/usr",
+)  # fmt: skip
+WORKSHOPS = ("/dev/shm/", "/run/user/", "/usr/src/", "/usr/local/src/")
+"""Where people work, below these trees all the same."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,10 @@ def _why_no_project(project: Path, environment: Path) -> str | None:
         return "it is in the environment itself"
     if str(project) in SHARED_PLACES:
         return "it is a place that others share"
+    if any(is_below(str(project), tree) for tree in SYSTEM_TREES) and not str(project).startswith(WORKSHOPS):
+        return "it is a directory of the system"
+    if any(is_below(home, str(project)) for home in _homes_of_others()):
+        return "it is, or holds, the home directory of another user"
     named_home = os.environ.get("HOME") or "/"
     homes = {user_home(), os.path.realpath(named_home)} - {"/"}
     if any(is_below(home, str(project)) for home in homes):
@@ -94,8 +109,15 @@ def _why_no_project(project: Path, environment: Path) -> str | None:
         return "it is a directory of environments"
     if any((project / mark).exists() for mark in PROJECT_MARKS):
         return None
-    others = [path.parent.name for path in project.glob("*/pyvenv.cfg") if path.parent != environment]
+    others = [path.parent.name for path in project.glob("*/pyvenv.cfg") if path.parent.resolve() != environment]
     return f"it is a directory of environments ({', '.join(sorted(others)[:3])})" if others else None
+
+
+def _homes_of_others() -> Iterator[str]:
+    own = user_home()
+    for entry in pwd.getpwall():  # type: ignore[attr-defined,unused-ignore]
+        if entry.pw_dir not in {own, "/", ""} and is_below(entry.pw_dir, "/home"):
+            yield os.path.realpath(entry.pw_dir)
 
 
 def _is_hidden_below(project: Path, home: str) -> bool:
@@ -103,6 +125,8 @@ def _is_hidden_below(project: Path, home: str) -> bool:
 
 
 def _check_environment(root: Path) -> None:
+    if os.path.lexists(root) and not root.is_dir():
+        raise BoxError(f"cannot wrap {root}: it is not a directory", hint="name the environment itself")
     if not root.is_dir():
         raise BoxError(f"cannot wrap {root}: it does not exist", hint=f"make an environment there: vsbox {root}")
     if (root / "conda-meta").exists():
@@ -143,8 +167,8 @@ def _base_python(root: Path) -> str:
     )
 
 
-def _editable_places(root: Path, project: str | None) -> Iterator[str]:
-    """Return directories that editable installs point to and that nothing else shows.
+def _editable_places(root: Path) -> Iterator[str]:
+    """Return the directories that editable installs point to.
 
     Source: https://packaging.python.org/en/latest/specifications/direct-url-data-structure/
     """
@@ -155,39 +179,76 @@ def _editable_places(root: Path, project: str | None) -> Iterator[str]:
             is_editable = document["dir_info"]["editable"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        place = os.path.realpath(unquote(url.path))
-        shown = project is not None and is_below(place, project)
-        if is_editable and url.scheme == "file" and not shown and os.path.isdir(place):  # noqa: PTH112
-            yield place
+        if is_editable and url.scheme == "file":
+            yield unquote(url.path)
+
+
+def _named_places(root: Path) -> Iterator[str]:
+    """Return what ``.pth`` and ``.egg-link`` files name: editable installs of older tools.
+
+    Source: https://docs.python.org/3/library/site.html
+    """
+    packages = "lib*/python3*/site-packages"
+    for path in (*root.glob(f"{packages}/*.pth"), *root.glob(f"{packages}/*.egg-link")):
+        with contextlib.suppress(OSError):
+            lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            yield from (line.strip() for line in lines if line.startswith("/"))
 
 
 def with_editable_places(policy: Policy, root: Path) -> Policy:
-    """Return the policy with what editable installs need to be read."""
-    known = (*policy.allowed_paths, *policy.read_only_paths)
+    """Return the policy with what editable installs need to be read and nothing shows yet; never private places."""
+    known = (*policy.allowed_paths, *policy.read_only_paths, *filter(None, [policy.project]), str(root))
     home = user_home()
     places = sorted({
         place
-        for place in _editable_places(root, policy.project)
-        if not any(is_below(place, path) for path in known) and not is_below(home, place)
+        for place in map(os.path.realpath, (*_editable_places(root), *_named_places(root)))
+        if os.path.isdir(place)  # noqa: PTH112
+        and not any(is_below(place, path) for path in known)
+        and not is_below(home, place)
+        and not (is_below(place, home) and _is_hidden_below(Path(place), home))
     })  # fmt: skip
-    return msgspec.structs.replace(policy, read_only_paths=(*policy.read_only_paths, *places))
+    outermost = [place for place in places if not any(is_below(place, other) for other in places if other != place)]
+    return msgspec.structs.replace(policy, read_only_paths=(*policy.read_only_paths, *outermost))
 
 
 def wrap(directory: str, policy: Policy, said: frozenset[str] = frozenset()) -> Wrapped:
     """Turn the environment at ``directory`` into a box; ``policy.venv_root`` is filled in.
 
-    A box stays as it is, apart from launchers that are missing and from the keys of its policy that were ``said``.
+    A box stays as it is, apart from launchers that are missing and from the keys of its policy that were ``said``;
+    paths are added to those that it has.
 
     Raises:
         VsboxError, OSError: the environment is as it was.
     """
     root = Path(os.path.realpath(os.path.expanduser(directory)))  # noqa: PTH111
     check_name(root)
-    if Layout(root).is_box():
-        return _wrap_again(open_box(root), {key: getattr(policy, key) for key in said})
-    _check_environment(root)
+    with _one_at_a_time(root):
+        remove_stale(root.parent)
+        if Layout(root).is_box():
+            return _wrap_again(open_box(root), {key: getattr(policy, key) for key in said})
+        _check_environment(root)
+        return _wrap_environment(root, policy)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(root: Path) -> Iterator[None]:
+    """Keep another command from wrapping, or unwrapping, what stands at ``root`` meanwhile."""
+    try:
+        descriptor = os.open(root, os.O_RDONLY | os.O_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
+    except OSError:  # what is wrong with it is said by whoever looks at it
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # type: ignore[attr-defined,unused-ignore]
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _wrap_environment(root: Path, policy: Policy) -> Wrapped:
     policy = with_editable_places(msgspec.structs.replace(policy, venv_root=str(root)), root)
     interpreter = find_interpreter(_base_python(root))
+    refuse_while_others_write(root)
     with staging_beside(root) as staging:
         layout = Layout(staging)
         clone(root, layout.inside)
@@ -209,7 +270,11 @@ def wrap(directory: str, policy: Policy, said: frozenset[str] = frozenset()) -> 
 
 def _wrap_again(layout: Layout, changes: dict[str, object]) -> Wrapped:
     check_launchers(layout)
+    settle(layout)
     before = load_policy(layout)
+    for key in ("allowed_paths", "read_only_paths"):
+        if key in changes:
+            changes[key] = tuple(dict.fromkeys((*getattr(before, key), *changes[key])))  # type: ignore[misc]
     policy = msgspec.structs.replace(before, **changes)
     if policy != before:
         change_policy(layout, policy)
@@ -226,8 +291,12 @@ def unwrap(directory: str) -> Path:
         BoxError: it is no box, something runs in it, or its quarantine holds what nobody has looked at.
         OSError: the box is as it was.
     """
+    root = Path(os.path.realpath(os.path.expanduser(directory)))  # noqa: PTH111
+    if root in remove_stale(root.parent) and not Layout(root).is_box():
+        return root  # a command that was killed got that far
     layout = open_box(directory)
-    root = layout.root
+    check_launchers(layout)
+    settle(layout)
     if any(run.box == str(root) for run in running()):
         raise BoxError(f"cannot unwrap {root}: something runs in it", hint=f"end it: vsbox kill {root}")
     quarantine = layout.sandbox / "quarantine"
@@ -236,7 +305,8 @@ def unwrap(directory: str) -> Path:
             f"cannot unwrap {root}: its quarantine is not empty",
             hint=f"look through {quarantine}, move away what is yours, and remove the rest",
         )
-    with locked(layout), staging_beside(root) as staging:
+    refuse_while_others_write(root)
+    with _one_at_a_time(root), locked(layout), staging_beside(root) as staging:
         staging.rmdir()
         clone(layout.inside, staging, leave_out=ADDED)
         exchange(root, staging)

@@ -6,6 +6,7 @@ import click
 
 from vsbox.box.__main__ import sync_box
 from vsbox.box.layout import open_box
+from vsbox.box.tidy import settle
 
 
 @click.command()
@@ -16,4 +17,6 @@ def sync(directory: str) -> None:
     This happens by itself after an install and after an edit of sandbox.json; by hand it is needed
     when a plan was damaged or vsbox was reinstalled.
     """
-    sync_box(open_box(directory))
+    layout = open_box(directory)
+    settle(layout)
+    sync_box(layout)

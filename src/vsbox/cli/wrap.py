@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -41,9 +42,11 @@ def wrap(context: click.Context, /, words: tuple[str, ...], **options: Any) -> N
     for what your own tools would execute there (.git, .envrc, editor folders, other environments), and see
     nothing else of yours. Options of bubblewrap are kept and hold for every start. `vsbox unwrap` undoes it.
 
-    A box may be wrapped again: what is said then replaces what its sandbox.json says, and no more.
+    A box may be wrapped again: what is said then replaces what its sandbox.json says (paths are added), and no
+    more.
     """
     from vsbox.box.create import directory_hint
+    from vsbox.box.layout import Layout
     from vsbox.box.wrap import find_project
     from vsbox.box.wrap import wrap as wrap_environment
     from vsbox.cli.paths import resolve_grant
@@ -59,11 +62,13 @@ def wrap(context: click.Context, /, words: tuple[str, ...], **options: Any) -> N
         "allow_degraded": list(options["allow_degraded"]),
         "bwrap_arguments": list(bwrap),
     }
-    if options["preset"] == "project" or options["project"]:
+    explicit = {key for key in options if context.get_parameter_source(key) is ParameterSource.COMMANDLINE}
+    is_new = not Layout(Path(directory).expanduser().resolve()).is_box()
+    if options["project"] or (options["preset"] == "project" and (is_new or "preset" in explicit)):
         document["project"] = find_project(directory, options["project"])
     if options["network"]:
         document["network"] = options["network"]
-    said = {key for option, key in KEYS.items() if context.get_parameter_source(option) is ParameterSource.COMMANDLINE}
+    said = {key for option, key in KEYS.items() if option in explicit}
     if "preset" in said:
         said.add("project")
     if bwrap:

@@ -74,7 +74,7 @@ def _environment(c: Compilation) -> Iterator[Step]:
     if not c.namespaces:
         variables["TMPDIR"] = f"{c.home}/tmp"
     if c.policy.project:
-        variables |= project.variables(c.home, installing=c.installing)
+        variables |= project.variables(c.home, installing=c.installing, namespaces=c.namespaces)
     if c.installing:
         variables |= {"PYTHONPATH": c.pip, "PYTHONSAFEPATH": "1"}
         if c.policy.pip_cache and c.facts.index.cache:

@@ -11,19 +11,28 @@ from typing import Final
 PROTECTED: Final = (
     # version control: hooks, and settings that name programs
     ".git", ".gitmodules", ".hg", ".hgsub", ".svn", ".bzr", ".jj", ".sl", ".fossil*",
-    ".husky", ".lefthook*", "lefthook.*", ".pre-commit-config.yaml", ".pre-commit-hooks.yaml",
+    ".gitconfig", ".lfsconfig", ".githooks", ".husky", ".lefthook*", "lefthook.*", ".overcommit*",
+    ".pre-commit-config.yaml", ".pre-commit-hooks.yaml", "prek.toml", ".lintstagedrc*", "lint-staged.config.*",
     # variables and tools that a shell takes over as it enters a directory
-    ".env", ".env.*", ".envrc", ".direnv", ".mise*", "mise.toml", ".tool-versions", ".asdfrc",
-    ".python-version", ".autoenv*", ".bashrc", ".zshrc", ".profile", ".bash_profile", ".zshenv",
+    ".env", ".env.*", ".envrc*", ".direnv", ".mise*", "mise.*", ".tool-versions", ".asdfrc", ".flox",
+    ".python-version", ".python-versions", ".pdm-python", ".autoenv*", ".bashrc", ".zshrc", ".profile",
+    ".bash_profile", ".zshenv",
     # editors and what works for them: tasks, interpreters, extensions
     ".vscode", ".idea", ".fleet", ".zed", ".vs", ".nova", ".devcontainer", ".devcontainer.json",
-    ".vimrc", ".nvimrc", ".nvim.lua", ".exrc", ".dir-locals.el", ".dir-locals-2.el", ".ycm_extra_conf.py",
+    ".vim", ".vimrc", ".nvimrc", ".nvim.lua", ".exrc", ".lazy.lua", ".helix", ".dir-locals.el", ".dir-locals-2.el",
+    ".ycm_extra_conf.py",
+    # debuggers and package managers that take commands from there
+    ".pdbrc", ".gdbinit", ".npmrc", ".yarnrc*", ".cargo",
     # agents that read their orders there
-    ".cursor", ".claude", ".mcp.json", ".aider*",
+    ".cursor", ".cursorrules", ".claude", ".mcp.json", ".aider*", ".gemini", ".codex", ".opencode", "opencode.json",
+    ".kiro", ".roo", ".windsurf*", ".continue", "agents.md", "claude.md", "gemini.md",
     # environments of other tools; one that holds pyvenv.cfg is found whatever its name is
     ".venv", ".tox", ".nox", ".conda", ".pixi", "__pypackages__",
+    # where an environment is being wrapped
+    ".vsbox-*",
 )  # fmt: skip
-"""Names, whatever their case; a trailing ``*`` makes one a prefix. So is a directory with ``pyvenv.cfg``."""
+"""Names in lower case, meant in any; a trailing ``*`` makes one a prefix. ``native/project_scan.c`` adds what
+is known by its content: environments, boxes, repositories without a work tree."""
 
 INSTALLERS: Final = (
     ("pip",),
@@ -48,16 +57,24 @@ def is_protected_name(name: str) -> bool:
     )
 
 
-def variables(home: str, *, installing: bool) -> dict[str, str]:
+def variables(home: str, *, installing: bool, namespaces: bool) -> dict[str, str]:
     """Return the variables that keep by-products out of the project.
 
     An installation writes bytecode beside the modules: what other code left in ``home`` must not be
-    read while packages can be written.
+    read while packages can be written. Without namespaces nothing new can be made in the project's own
+    directory, where some tools put a cache.
     """
     if installing:
         return {}
-    return {
+    elsewhere = {
         "PYTHONPYCACHEPREFIX": f"{home}/.cache/pycache",
         "TOX_WORK_DIR": f"{home}/.tox",
         "NOX_ENVDIR": f"{home}/.nox",
+    }
+    if namespaces:
+        return elsewhere
+    return elsewhere | {
+        "RUFF_CACHE_DIR": f"{home}/.cache/ruff",
+        "MYPY_CACHE_DIR": f"{home}/.cache/mypy",
+        "COVERAGE_FILE": f"{home}/.cache/coverage",
     }

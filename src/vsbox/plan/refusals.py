@@ -106,6 +106,12 @@ def _check_ancestor(c: Compilation, grant: Grant) -> None:
 
 
 def _check_without_namespaces(c: Compilation, grant: Grant) -> None:
+    project = c.policy.project
+    if project and grant.path != project and grant.access is Access.WRITE and is_below(project, grant.path):
+        raise PolicyError(
+            f"cannot grant {grant.path} for writing: it holds the project {project}, parts of which are protected",
+            hint="grant the directories in it that are needed, or use a machine with user namespaces",
+        )
     above = (c.by_path.get(str(parent)) for parent in PurePosixPath(grant.path).parents)
     if grant.access is Access.HIDDEN or any(other.access > grant.access for other in above if other):
         raise CannotEnforceError(

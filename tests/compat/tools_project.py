@@ -126,11 +126,17 @@ def settings_without_namespaces(tools: Tools) -> dict[str, object]:
     return {"environment": {"set": places}, "allow_degraded": ["shared-memory"]}
 
 
+def make_plain_project(person: Person, files: dict[str, str], backend: str = "") -> Tools:
+    """Make a project with an environment as anybody has them."""
+    tools = Tools(person.directory("tools"), person, backend)
+    made = tools.outside(PLAIN, "-c", MAKE, json.dumps(files))
+    assert made.returncode == 0, made.stderr
+    return tools
+
+
 def make_project(person: Person, backend: str, packages: tuple[str, ...]) -> Tools:
     """Make a project, wrap its environment, install the project itself and packages."""
-    tools = Tools(person.directory("tools"), person, backend)
-    made = tools.outside(PLAIN, "-c", MAKE, json.dumps(FILES))
-    assert made.returncode == 0, made.stderr
+    tools = make_plain_project(person, FILES, backend)
     wrapped = tools.outside(*VSBOX, "wrap", "-q", "--backend", backend)
     if wrapped.returncode and backend == "bubblewrap" and not Path("/usr/bin/bwrap").exists():
         lacking("bubblewrap", "bubblewrap is not installed")

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -252,8 +253,10 @@ static void forward(int signal_number, unsigned stops_heard, pid_t payload)
         kill(payload, signal_number);
 }
 
-/* When init got each signal itself, in ms. */
-static int64_t witnessed[NSIG];
+/* When each signal came to the group, in ms. With namespaces init is in the group. Else it must not be, since `kill -9` to the group
+ * has to leave somebody to end what has left it; a process of its own sees for it. */
+static int64_t *witnessed;
+static pid_t witness_process;
 enum { WITNESS_MS = 200 };
 
 static int64_t now_ms(void)
@@ -270,6 +273,38 @@ static void witness(int signals)
         witnessed[info.ssi_signo] = now_ms();
 }
 
+static void make_witness(int signals, pid_t launcher, bool namespaced)
+{
+    struct pollfd watched = {.fd = 3, .events = POLLIN};
+    witnessed = mmap(NULL, NSIG * sizeof *witnessed, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (witnessed == MAP_FAILED)
+        fail_errno(NULL, "cannot watch signals");
+    if (namespaced || (witness_process = fork()) != 0)
+        return;
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    prctl(PR_SET_NAME, "vsbox-witness", 0, 0, 0);
+    if (setpgid(0, getpgid(launcher)) < 0 || (signals != 3 && dup2(signals, 3) < 0) || sys_close_range(4, ~0u, 0) < 0)
+        _exit(EXIT_OWN_FAILURE);
+    for (;;) {
+        poll(&watched, 1, -1);
+        witness(3);
+    }
+}
+
+/* It may not have run yet. */
+static bool is_pending(pid_t process, int signal_number)
+{
+    char path[32], line[128];
+    unsigned long long pending = 0;
+    snprintf(path, sizeof path, "/proc/%d/status", process);
+    FILE *status = fopen(path, "re");
+    while (status && fgets(line, sizeof line, status) && sscanf(line, "ShdPnd: %llx", &pending) != 1)
+        ;
+    if (status)
+        fclose(status);
+    return pending >> (signal_number - 1) & 1;
+}
+
 /* The launcher got a signal. The kernel serves the members of a group one by one: a moment, and init knows if it was for all. */
 static void forward_unless_witnessed(int channel, int signals, pid_t payload)
 {
@@ -280,7 +315,10 @@ static void forward_unless_witnessed(int channel, int signals, pid_t payload)
     if (signal_number <= 0 || signal_number >= NSIG)
         return;
     usleep(1000);
-    witness(signals);
+    if (!witness_process)
+        witness(signals);
+    else if (is_pending(witness_process, signal_number))
+        return;
     if (witnessed[signal_number] == 0 || now_ms() - witnessed[signal_number] > WITNESS_MS)
         forward(signal_number, (unsigned)message.value >> SIGNAL_BITS, payload);
 }
@@ -329,6 +367,7 @@ _Noreturn void run_init(const struct start *start, int channel)
     become_init(namespaced);
     forget_environment();
     send(link[0], "", 1, MSG_NOSIGNAL);
+    make_witness(signals, launcher, namespaced);
     const struct record *filter = plan_find(plan, OP_SECCOMP);
     struct broker *broker = NULL;
     struct pollfd watched[] = {{.fd = signals, .events = POLLIN},

@@ -7,7 +7,7 @@
  * Signals that the terminal sends (si_code SI_KERNEL) reach the payload by themselves and are not forwarded; nor are those that
  * somebody sends to the whole process group. With namespaces init is a member of it, as a witness: what it got itself, the
  * payload has got as well. Without, init keeps out of the group, since SIGKILL to the group must leave somebody who ends what
- * has left it; there a signal to the group arrives twice. */
+ * has left it; there a process of its own is the witness. */
 #ifndef SUPERVISE_H
 #define SUPERVISE_H
 

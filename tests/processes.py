@@ -41,12 +41,23 @@ def wait_for_none(token: str) -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the processes below one, parents first; a process that is gone has none."""
+    """Return the processes below one, parents first; a process that is gone has none.
+
+    Left out is the launcher's witness, which does nothing for the payload (``native/init.c``).
+    """
     try:
         children = [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+    children = [child for child in children if _name(child) != "vsbox-witness"]
     return [*children, *(below for child in children for below in descendants(child))]
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def group_members(group: int) -> list[int]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from compat.tools_project import FILES, Tools, make_plain_project
 
+from compat.tools_project import FILES, Tools, make_plain_project
 from harness import VSBOX
 from integration.wrapped import differences, tree
 

@@ -29,15 +29,22 @@ def staging_beside(root: Path) -> Iterator[Path]:
     """
     root.parent.mkdir(parents=True, exist_ok=True)
     remove_stale(root.parent)
-    holder = root.parent / f"{PREFIX}{secrets.token_hex(4)}"
-    try:
+    with contextlib.ExitStack() as stack:
+        holder = _make_holder(root.parent, stack)
+        tree = holder / root.name  # what is made in it looks at the name: one with blanks has other scripts
+        tree.mkdir()
+        yield tree
+
+
+def _make_holder(directory: Path, stack: contextlib.ExitStack) -> Path:
+    """Make a directory that is in use; another command may take it for stale before it is locked."""
+    while True:
+        holder = directory / f"{PREFIX}{secrets.token_hex(4)}"
         holder.mkdir(mode=0o700)
-        with _locked(holder):
-            tree = holder / "tree"
-            tree.mkdir()
-            yield tree
-    finally:
-        remove_tree(holder)
+        stack.callback(remove_tree, holder)
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            stack.enter_context(_locked(holder))
+            return holder
 
 
 @contextlib.contextmanager
@@ -46,10 +53,12 @@ def _locked(holder: Path) -> Iterator[None]:
 
     Raises:
         BlockingIOError: it is.
+        FileNotFoundError: it was removed meanwhile.
     """
     descriptor = os.open(holder, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)  # type: ignore[attr-defined,unused-ignore]
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[attr-defined,unused-ignore]
+        holder.lstat()
         yield
     finally:
         os.close(descriptor)
@@ -60,8 +69,9 @@ def remove_stale(directory: Path) -> tuple[Path, ...]:
     boxes = []
     for holder in directory.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), _locked(holder):
-            with contextlib.suppress(VsboxError):
-                boxes.append(Path(load_policy(Layout(holder / "tree")).venv_root))
+            for tree in holder.iterdir():
+                with contextlib.suppress(VsboxError):
+                    boxes.append(Path(load_policy(Layout(tree)).venv_root))
             remove_tree(holder)
     return tuple(boxes)
 

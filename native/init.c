@@ -114,6 +114,7 @@ static void die_with_launcher(int channel, bool namespaced)
 }
 
 static bool has_scope;
+static pid_t witness_process;
 
 /* Landlock ABI 6: from here on, signals of init reach init and what descends from it. Only when that is seen to hold is
  * "everybody" (-1) an address to send SIGKILL to; as the kernel does it in one go, nothing can fork ahead of it. */
@@ -193,8 +194,9 @@ void kill_descendants(struct broker *broker, const struct spared *spared)
 static _Noreturn void end(int channel, const siginfo_t *info, bool namespaced, struct broker *broker)
 {
     bool exited = info->si_code == CLD_EXITED;
+    struct spared witness = {.pids = {witness_process}, .count = 1}; /* it dies with us; nobody waits for that */
     if (!namespaced)
-        kill_descendants(broker, NULL);
+        kill_descendants(broker, &witness);
     send_message(channel, exited ? MESSAGE_EXITED : MESSAGE_KILLED, info->si_status, "");
     _exit(0);
 }
@@ -256,7 +258,6 @@ static void forward(int signal_number, unsigned stops_heard, pid_t payload)
 /* When each signal came to the group, in ms. With namespaces init is in the group. Else it must not be, since `kill -9` to the group
  * has to leave somebody to end what has left it; a process of its own sees for it. */
 static int64_t *witnessed;
-static pid_t witness_process;
 enum { WITNESS_MS = 200 };
 
 static int64_t now_ms(void)

@@ -63,11 +63,11 @@ WHERE = "import sys, test.test_os, test.test_posix; print(sys.executable)"
 
 def find_tested_python(person: Person) -> str:
     """Return an interpreter that has the tests of the standard library beside it."""
-    for name in INTERPRETERS:
-        found = shutil.which(name)
-        asked = found and person.run(["/usr/bin/env", found, "-I", "-c", WHERE])
-        if asked and asked.returncode == 0:
-            return str(asked.stdout.strip())
+    for directory in os.environ["PATH"].split(":"):
+        for found in filter(None, (shutil.which(name, path=directory) for name in INTERPRETERS)):
+            asked = person.run(["/usr/bin/env", found, "-I", "-c", WHERE])
+            if asked.returncode == 0:
+                return asked.stdout.strip()
     lacking("python-tests", "no Python on PATH that this person may use has the tests of the standard library")
     raise AssertionError
 
@@ -91,6 +91,7 @@ def run_cpython_tests(box: Box, name: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("person", ["root"], indirect=True)  # whose interpreters may have their tests with them
 def test_cpython_cannot_tell_the_list_from_no_list(
     person: Person, backend: str, make_box: Callable[..., Box]
 ) -> None:

@@ -125,82 +125,6 @@ void choose_working_directory(struct start *start)
         check_writable_working_directory(start);
 }
 
-/* The first operand of a Python command line that is a file: https://docs.python.org/3/using/cmdline.html */
-static const char *script_operand(char **arguments)
-{
-    for (char **argument = arguments; *argument; argument++) {
-        const char *text = *argument;
-        if (text[0] != '-' || text[1] == 0)
-            return text[0] == '-' ? NULL : text;
-        if (strcmp(text, "--check-hash-based-pycs") == 0 && argument[1]) {
-            argument++;
-            continue;
-        }
-        if (text[1] == '-')
-            continue;
-        for (const char *flag = text + 1; *flag; flag++) {
-            if (*flag == 'c' || *flag == 'm')
-                return NULL;
-            if (*flag == 'W' || *flag == 'X') {
-                if (flag[1] == 0 && argument[1])
-                    argument++;
-                break;
-            }
-        }
-    }
-    return NULL;
-}
-
-/* pip is also pip3 and pip3.12. */
-static bool is_command(const char *name, const char *command)
-{
-    size_t length = strlen(command);
-    return strncmp(name, command, length) == 0 && strspn(name + length, "0123456789.") == strlen(name + length);
-}
-
-static bool installs(const struct record *installer, const char *name, char **arguments)
-{
-    if (!is_command(name, record_string(installer, 0)))
-        return false;
-    while (*arguments && **arguments == '-')
-        arguments++;
-    for (uint32_t i = 1; *arguments && i < installer->count; i++)
-        if (strcmp(*arguments, record_string(installer, i)) == 0)
-            return false;
-    return true;
-}
-
-/* The module that -m of a Python command line names, and what follows it; NULL without. */
-static const char *find_module(char **arguments, char ***rest)
-{
-    for (; *arguments && **arguments == '-'; arguments++) {
-        const char *flags = *arguments + 1;
-        if (*flags == '-')
-            continue;
-        for (; *flags; flags++) {
-            if (*flags == 'c')
-                return NULL;
-            if (*flags == 'm') {
-                bool attached = flags[1] != 0;
-                *rest = arguments + (attached || !arguments[1] ? 1 : 2);
-                return attached ? flags + 1 : arguments[1];
-            }
-            if (*flags == 'W' || *flags == 'X') {
-                arguments += flags[1] == 0 && arguments[1];
-                break;
-            }
-        }
-    }
-    return NULL;
-}
-
-static bool runs_python(const struct start *start)
-{
-    const char *name = start->command ? start->command : start->arguments[0];
-    const char *slash = name ? strrchr(name, '/') : NULL;
-    return name && strncmp(slash ? slash + 1 : name, "python", 6) == 0;
-}
-
 /* A script that is named on the command line may be read wherever it is, and its directory as the working directory might:
  * naming it is the user's own act. Links are not followed, since code inside may have made them. */
 void choose_script(struct start *start)
@@ -230,35 +154,6 @@ void choose_script(struct start *start)
     if (slash == path || is_private(&start->plan, path) || is_in_named_home(path))
         *slash = '/';
     start->script = strdup(path);
-}
-
-/* uv outside asks a Python where its packages are, to write there and to build with the base Python, both unconfined. It would
- * fail in here anyhow, at not finding its script. */
-void refuse_uv(const struct start *start)
-{
-    if (!runs_python(start))
-        return;
-    for (char **word = start->arguments; *word; word++)
-        if (strstr(*word, "from python.get_interpreter_info import main"))
-            fail(EXIT_OWN_FAILURE, "install uv into the box and run that one: pip install uv, or: vsbox exec DIR -- uv",
-                 "cannot let uv work on %s from outside: it would build and install unconfined", start->root);
-}
-
-bool is_installation(const struct start *start)
-{
-    const char *name = start->command ? start->command : start->arguments[0];
-    char **arguments = start->arguments + 1;
-    const char *slash = strrchr(name, '/');
-    name = slash ? slash + 1 : name;
-    if (runs_python(start)) {
-        name = find_module(arguments, &arguments);
-        if (!name)
-            return false;
-    }
-    for (uint32_t i = 0; i < start->plan.count; i++)
-        if (start->plan.records[i].op == OP_INSTALLER && installs(&start->plan.records[i], name, arguments))
-            return true;
-    return false;
 }
 
 /* scheme://user:password@host: what stands before the @ is nobody's business. */
@@ -338,63 +233,4 @@ void build_environment(struct start *start, char **outside)
                      record_string(&plan->records[i], 1)) < 0)
             fail(EXIT_OWN_FAILURE, NULL, "cannot build the environment: no memory");
     start->environment = environment;
-}
-
-static size_t word_count(char **words)
-{
-    size_t count = 0;
-    while (words[count])
-        count++;
-    return count;
-}
-
-static const char *find_alias(const struct plan *plan, const char *name)
-{
-    for (uint32_t i = 0; i < plan->count; i++) {
-        const struct record *r = &plan->records[i];
-        if (r->op == OP_ALIAS && strcmp(record_string(r, 0), name) == 0)
-            return record_string(r, 1);
-    }
-    return NULL;
-}
-
-/* python -m pip becomes python PIP, PIP being a directory that runs: -m would look in the working directory first. */
-static void name_module_by_path(const struct start *start)
-{
-    char **rest, **word = start->arguments + 1;
-    const char *module = runs_python(start) ? find_module(word, &rest) : NULL;
-    char alias[40];
-    if (!module || (size_t)snprintf(alias, sizeof alias, "-m %s", module) >= sizeof alias)
-        return;
-    const char *place = find_alias(&start->plan, alias);
-    if (!place)
-        return;
-    bool attached = rest[-1] != module;
-    char **flags = attached ? rest - 1 : rest - 2;
-    size_t length = strcspn(*flags, "m");
-    char *before = strndup(*flags, length);
-    if (!before)
-        fail(EXIT_OWN_FAILURE, NULL, "cannot build the arguments: no memory");
-    size_t kept = 0;
-    if (length > 1)
-        flags[kept++] = before;
-    flags[kept++] = (char *)place;
-    memmove(flags + kept, rest, (word_count(rest) + 1) * sizeof *rest);
-}
-
-char **build_argv(const struct start *start, const char **program)
-{
-    name_module_by_path(start);
-    if (!start->command) {
-        *program = start->arguments[0];
-        return start->arguments;
-    }
-    const char *alias = find_alias(&start->plan, start->command);
-    char *path = alias ? strdup(alias) : NULL;
-    const struct record *bin = plan_find(&start->plan, OP_BIN);
-    if (!path && (!bin || asprintf(&path, "%s/%s", record_string(bin, 0), start->command) < 0))
-        fail(EXIT_OWN_FAILURE, NULL, "cannot find %s: the plan names no directory of commands", start->command);
-    start->arguments[0] = path;
-    *program = path;
-    return start->arguments;
 }

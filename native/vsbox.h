@@ -157,6 +157,10 @@ void choose_working_directory(struct start *start);
 void choose_script(struct start *start);
 void build_environment(struct start *start, char **environ_outside);
 void describe_start(const struct start *start);
+
+/* ---- command_line.c: what a command line means ---- */
+const char *script_operand(char **arguments); /* of Python, or NULL */
+bool runs_python(const struct start *start);
 void refuse_uv(const struct start *start);
 bool is_installation(const struct start *start);
 char **build_argv(const struct start *start, const char **program);

@@ -28,6 +28,8 @@ PYTHON_NAME: Final = re.compile(r"(python|pip|pypy|easy_install|wheel)[0-9.]*", 
 MOST_COMMANDS: Final = 4000
 OWN_LAUNCHERS: Final = ("python-sandboxed", "shell")
 RESERVED: Final = frozenset({*OWN_LAUNCHERS, "vsbox"})
+TRUSTED: Final = frozenset({"sudo", "su", "doas", "pkexec", "ssh", "gpg", "bwrap"})
+"""Commands that people give passwords to, or power: held back also where they are not installed yet."""
 ACTIVATION: Final = re.compile(r"activate(_sandboxed)?(\..*)?|deactivate.*", re.ASCII | re.IGNORECASE)
 
 
@@ -121,6 +123,8 @@ def _reason_to_hold_back(name: str, layout: Layout, policy: Policy, search: tupl
         return "its name is vsbox's own"
     if name in policy.exposed_commands or PYTHON_NAME.fullmatch(name):
         return None
+    if name in TRUSTED:
+        return "it has the name of a command that is trusted with passwords or power"
     shadowed = find_shadowed(name, search, layout.bin)
     return f"it would shadow {shadowed}" if shadowed else None
 

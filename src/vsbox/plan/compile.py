@@ -36,6 +36,8 @@ def _head(c: Compilation) -> Iterator[Step]:
     yield steps.Alias("shell", _shell(c))
     if c.installing:
         yield steps.Alias("-m pip", f"{c.pip}/pip")
+        for name in project.INSTALLER_MODULES:
+            yield steps.Alias(f"-m {name}", f"{c.prefix}/bin/{name}")
     yield steps.Keyring()
     yield steps.Bin(f"{c.prefix}/bin")
     yield steps.Home(c.home)
@@ -62,7 +64,8 @@ def _shell(c: Compilation) -> str:
 def _environment(c: Compilation) -> Iterator[Step]:
     for name in (*PASSED, *c.policy.environment.pass_):
         yield steps.Pass(name)
-    for name in c.policy.environment.unset:
+    untrusted = project.UNTRUSTED_VARIABLES if c.installing else ()
+    for name in (*c.policy.environment.unset, *untrusted):
         yield steps.Unset(name)
     variables = {
         "HOME": c.home,
@@ -81,7 +84,12 @@ def _environment(c: Compilation) -> Iterator[Step]:
             variables["PIP_CACHE_DIR"] = PIP_CACHE
     if c.facts.index.config_file:
         variables["PIP_CONFIG_FILE"] = c.facts.index.config_file
-    for name, value in (variables | c.policy.environment.set).items():
+    wanted = c.policy.environment.set
+    if c.installing:
+        kept = {"HOME", "PATH", "VIRTUAL_ENV"}
+        prefixes = tuple(pattern.rstrip("*") for pattern in untrusted)
+        wanted = {name: value for name, value in wanted.items() if name not in kept and not name.startswith(prefixes)}
+    for name, value in (variables | wanted).items():
         yield steps.Set(name, value)
 
 

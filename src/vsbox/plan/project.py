@@ -36,17 +36,18 @@ is known by its content: environments, boxes, repositories without a work tree."
 
 INSTALLERS: Final = (
     ("pip",),
-    ("easy_install",),
-    ("ensurepip",),
     ("pip-sync",),
-    ("uv", "run", "tool", "x", "python", "cache", "self", "help", "version"),
-    ("poetry", "run", "shell"),
-    ("pdm", "run", "use", "venv"),
-    ("pipenv", "run", "shell"),
-    ("flit",),
-    ("hatch", "run", "shell"),
+    ("uv", "+pip", "+sync", "+add", "+remove", "-run", "-tool", "-x"),
+    ("poetry", "+install", "+add", "+remove", "+update", "+sync", "-run", "-shell", "-env"),
+    ("pdm", "+install", "+add", "+remove", "+update", "+sync", "-run", "-use", "-venv"),
+    ("pipenv", "+install", "+uninstall", "+update", "+sync", "+clean", "-run", "-shell"),
+    ("flit", "+install"),
 )
-"""Commands that install, each with those of its subcommands that do not: under those, packages stay read-only."""
+"""Commands that install: always, or if the first of these words that stands on the command line has a ``+``."""
+INSTALLER_MODULES: Final = tuple(words[0] for words in INSTALLERS if words[0].isalpha() and words[0] != "pip")
+"""What ``python -m`` starts by the box's command of that name, since it would look in the working directory first."""
+UNTRUSTED_VARIABLES: Final = ("LD_*", "PYTHON*")
+"""Not passed to an installation, whatever the policy says: they may lead to where other code writes."""
 
 
 def is_protected_name(name: str) -> bool:

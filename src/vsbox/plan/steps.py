@@ -352,7 +352,7 @@ class Protect(Step, frozen=True):
 
 
 class Installer(Step, frozen=True):
-    """A command whose start takes the plan for installing, unless its first word is one of the others."""
+    """A command that takes the plan for installing: always, or if the first of these words to be given has ``+``."""
 
     CODE: ClassVar[int] = 39
     words: tuple[str, ...]

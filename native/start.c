@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 bool is_below(const char *path, const char *parent)
@@ -156,18 +157,49 @@ void choose_script(struct start *start)
     start->script = strdup(path);
 }
 
-/* scheme://user:password@host: what stands before the @ is nobody's business. */
+static void print_plain(const char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        fprintf(stderr, (unsigned char)text[i] < ' ' || text[i] == 127 ? "\\x%02x" : "%c", (unsigned char)text[i]);
+}
+
+static bool sounds_secret(const char *name, size_t length)
+{
+    static const char *const SOUNDS[] = {"passw", "token", "secret", "key", "credential", "auth"};
+    for (size_t at = 0; at < length; at++)
+        for (size_t i = 0; i < sizeof SOUNDS / sizeof *SOUNDS; i++)
+            if (strlen(SOUNDS[i]) <= length - at && strncasecmp(name + at, SOUNDS[i], strlen(SOUNDS[i])) == 0)
+                return true;
+    return false;
+}
+
+/* What stands between :// and the last @ is nobody's business, nor what is assigned to a name that sounds like it. */
+static void print_part(const char *text, size_t length)
+{
+    const char *end = text + length, *value = memchr(text, '=', length), *scheme = memmem(text, length, "://", 3);
+    const char *at = scheme ? memrchr(scheme, '@', (size_t)(end - scheme)) : NULL;
+    if (value && sounds_secret(text, (size_t)(value - text))) {
+        print_plain(text, (size_t)(value + 1 - text));
+        fputs("***", stderr);
+    } else if (at) {
+        print_plain(text, (size_t)(scheme + 3 - text));
+        fputs("***", stderr);
+        print_plain(at, (size_t)(end - at));
+    } else {
+        print_plain(text, length);
+    }
+}
+
 static void print_masked(const char *word)
 {
-    const char *authority = strstr(word, "://");
-    const char *at = authority ? strchr(authority, '@') : NULL;
-    bool masked = at && strcspn(authority + 3, "/") > (size_t)(at - authority - 3);
-    int until = masked ? (int)(authority + 3 - word) : (int)strlen(word);
     fputc(' ', stderr);
-    for (int i = 0; i < until; i++)
-        fprintf(stderr, (unsigned char)word[i] < ' ' || word[i] == 127 ? "\\x%02x" : "%c", (unsigned char)word[i]);
-    if (masked)
-        fprintf(stderr, "***%s", at);
+    while (*word) {
+        size_t length = strcspn(word, " \t\n");
+        print_part(word, length);
+        word += length;
+        if (*word)
+            print_plain(word++, 1);
+    }
 }
 
 /* Names of variables only: values may be secrets. */

@@ -13,10 +13,11 @@ from vsbox.box.layout import Layout, open_box
 from vsbox.box.store import load_policy, locked, plan_path, store, store_variant
 from vsbox.box.sync import VALID_NAME, refresh_launcher, sync_launchers
 from vsbox.box.tidy import tidy
-from vsbox.errors import BoxError, VsboxError
+from vsbox.errors import BoxError, CannotEnforceError, PolicyError, VsboxError
 from vsbox.host.collect import watch
 from vsbox.plan.steps import printable
-from vsbox.policy.overrides import with_overrides
+from vsbox.policy.model import Policy
+from vsbox.policy.overrides import OVERRIDES, with_overrides
 
 MOST_NOTICES = 20
 
@@ -31,9 +32,17 @@ def compile_box(layout: Layout, variant: str = "") -> None:
         refresh_launcher(layout)
         policy = load_policy(layout)
         if variant:
-            store_variant(layout, with_overrides(policy, os.environ), variant)
+            _store_what_is_asked(layout, policy, variant)
         else:
             store(layout, policy)
+
+
+def _store_what_is_asked(layout: Layout, policy: Policy, variant: str) -> None:
+    try:
+        store_variant(layout, with_overrides(policy, os.environ), variant)
+    except (PolicyError, CannotEnforceError) as error:
+        names = ", ".join(name for name in OVERRIDES if name in os.environ)
+        raise type(error)(f"{error} (asked for by {names})", hint=error.hint) from error
 
 
 def sync_box(layout: Layout) -> None:

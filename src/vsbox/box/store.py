@@ -204,11 +204,11 @@ def plan_path(layout: Layout, variant: str) -> Path:
     return layout.sandbox / (f"plan.{variant}" if variant else "plan")
 
 
-def _put(layout: Layout, plan: Plan, path: Path) -> None:
-    """Prove a plan from inside and put it in its place."""
+def _put(layout: Layout, plan: Plan, path: Path, *, is_variant: bool) -> None:
+    """Prove a plan from inside and put it in its place; what a variable asked for may be a secret."""
     candidate = layout.sandbox / "plan.new"
     try:
-        write_atomically(candidate, encode(plan.steps))
+        write_atomically(candidate, encode(plan.steps), mode=0o600 if is_variant else 0o644)
         _prove(layout)
         os.replace(candidate, path)  # noqa: PTH105
     except subprocess.TimeoutExpired as error:
@@ -223,8 +223,8 @@ def _put_all(layout: Layout, compiled: Compiled, variant: str) -> None:
     if compiled.installing:
         (layout.installs / "tmp").mkdir(parents=True, exist_ok=True)
         provide_pip(layout, compiled.box.interpreter)
-        _put(layout, compiled.installing, path.with_name(f"{path.name}.install"))
-    _put(layout, compiled.plan, path)
+        _put(layout, compiled.installing, path.with_name(f"{path.name}.install"), is_variant=bool(variant))
+    _put(layout, compiled.plan, path, is_variant=bool(variant))
 
 
 def store(layout: Layout, policy: Policy) -> Plan:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from vsbox.plan import landlock, mounts, steps, system
-from vsbox.plan.compilation import READ_EARLY, WORKDIR_MODES, Compilation
+from vsbox.plan.compilation import PIP_CACHE, READ_EARLY, WORKDIR_MODES, Compilation
 from vsbox.plan.encode import fnv1a64
 from vsbox.plan.steps import PROJECT_HIDE, Step
 from vsbox.policy.grants import Access
@@ -61,6 +61,8 @@ def _rules_in_own_root(c: Compilation) -> Iterator[tuple[str, int]]:
     yield "/dev/shm", landlock.WRITE
     yield "/tmp", landlock.WRITE
     yield "/var/tmp", landlock.WRITE
+    if c.installing and c.policy.pip_cache and c.facts.index.cache:
+        yield PIP_CACHE, landlock.WRITE
     yield from mounts.rules(c.mapped, c.facts)
     yield from _writable_rules(c, c.box.root)
 

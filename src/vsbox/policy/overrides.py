@@ -27,7 +27,7 @@ def split_words(text: str, *, name: str) -> tuple[str, ...]:
         PolicyError: a quotation does not end.
     """
     try:
-        return tuple(shlex.split(text, comments=True))
+        return tuple(shlex.split(text.replace("\\\n", ""), comments=True))
     except ValueError as error:
         raise PolicyError(f"cannot read {name}: {error}") from error
 

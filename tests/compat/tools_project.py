@@ -116,13 +116,7 @@ class Tools:
 
 def settings_without_namespaces(tools: Tools) -> dict[str, object]:
     """Return what docs/how-to/tools-and-editors.md says a project needs in sandbox.json in the Landlock-only tier."""
-    cache = tools.home / ".cache"
-    places = {
-        "RUFF_CACHE_DIR": f"{cache}/ruff",
-        "MYPY_CACHE_DIR": f"{cache}/mypy",
-        "COVERAGE_FILE": f"{cache}/coverage",
-        "PYTEST_ADDOPTS": f"-o cache_dir={cache}/pytest",
-    }
+    places = {"PYTEST_ADDOPTS": f"-o cache_dir={tools.home}/.cache/pytest"}
     return {"environment": {"set": places}, "allow_degraded": ["shared-memory"]}
 
 

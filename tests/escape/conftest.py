@@ -8,12 +8,15 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from escape_attacks import Attack
+from project_attacks import Project, make_control, remove, shared
+
+from harness import Person
 
 HERE = Path(__file__).parent
 RUNNER = (HERE / "escape_runner.py").read_text()
@@ -124,3 +127,39 @@ def canaries(person, tidy) -> Iterator[Canaries]:
     home_file.unlink()
     for path in made.made:
         shutil.rmtree(path, ignore_errors=True)
+
+
+# ---- projects; some tests have others under these names ----
+
+
+@pytest.fixture(scope="module")
+def projects() -> Iterator[dict[tuple[int, str], Project]]:
+    """Projects by person and backend."""
+    made: dict[tuple[int, str], Project] = {}
+    yield made
+    remove(made.values())
+
+
+@pytest.fixture
+def project(projects: dict[tuple[int, str], Project], person: Person, backend: str) -> Iterator[Project]:
+    """A wrapped project that tests share, as new for each."""
+    yield from shared(projects, person, backend)
+
+
+@pytest.fixture
+def control(projects: dict[tuple[int, str], Project], person: Person) -> Iterator[Project]:
+    """The same project without a box."""
+    yield from shared(projects, person, "plain")
+
+
+@pytest.fixture
+def fresh(person: Person) -> Iterator[Callable[[], Project]]:
+    """A function that makes projects for one test alone, not wrapped yet."""
+    made: list[Project] = []
+
+    def make() -> Project:
+        made.append(make_control(person))
+        return made[-1]
+
+    yield make
+    remove(made)

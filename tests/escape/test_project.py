@@ -9,7 +9,7 @@ import json
 import os
 import pwd
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,49 +24,12 @@ from project_attacks import (
     WAYS,
     Project,
     fingerprint,
-    make_control,
     make_environment,
-    remove,
-    shared,
     wrap,
 )
 
-from harness import PLAIN, Person
+from harness import PLAIN
 from vsbox.plan.project import PROTECTED, is_protected_name
-
-
-@pytest.fixture(scope="module")
-def projects() -> Iterator[dict[tuple[int, str], Project]]:
-    """Projects by person and backend."""
-    made: dict[tuple[int, str], Project] = {}
-    yield made
-    remove(made.values())
-
-
-@pytest.fixture
-def project(projects: dict[tuple[int, str], Project], person: Person, backend: str) -> Iterator[Project]:
-    """A wrapped project that tests share, as new for each."""
-    yield from shared(projects, person, backend)
-
-
-@pytest.fixture
-def control(projects: dict[tuple[int, str], Project], person: Person) -> Iterator[Project]:
-    """The same project without a box."""
-    yield from shared(projects, person, "plain")
-
-
-@pytest.fixture
-def fresh(person: Person) -> Iterator[Callable[[], Project]]:
-    """A function that makes projects for one test alone, not wrapped yet."""
-    made: list[Project] = []
-
-    def make() -> Project:
-        made.append(make_control(person))
-        return made[-1]
-
-    yield make
-    remove(made)
-
 
 # ---- what git executes ----
 

@@ -8,50 +8,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from project_attacks import Project, make_control, make_environment, remove, shared, wrap
+from project_attacks import Project, make_environment, wrap
 
 from harness import Box, Person, require_program
 from processes import SECONDS, wait_for_none, wait_until
 
 PLANT = "repository('docs/.git')"
 WAITING = "print('started', flush=True); sys.stdin.readline()\n"
-
-
-@pytest.fixture(scope="module")
-def projects() -> Iterator[dict[tuple[int, str], Project]]:
-    """Projects by person and backend."""
-    made: dict[tuple[int, str], Project] = {}
-    yield made
-    remove(made.values())
-
-
-@pytest.fixture
-def project(projects: dict[tuple[int, str], Project], person: Person, backend: str) -> Iterator[Project]:
-    """A wrapped project that tests share, as new for each."""
-    yield from shared(projects, person, backend)
-
-
-@pytest.fixture
-def control(projects: dict[tuple[int, str], Project], person: Person) -> Iterator[Project]:
-    """The same project without a box."""
-    yield from shared(projects, person, "plain")
-
-
-@pytest.fixture
-def fresh(person: Person) -> Iterator[Callable[[], Project]]:
-    """A function that makes projects for one test alone, not wrapped yet."""
-    made: list[Project] = []
-
-    def make() -> Project:
-        made.append(make_control(person))
-        return made[-1]
-
-    yield make
-    remove(made)
 
 
 def go_on(process: subprocess.Popen[str]) -> str:

@@ -15,18 +15,25 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FLAGS = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wconversion", "-Wno-sign-conversion",
          "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-Wl,-z,relro,-z,now"]
+KERNEL_HEADERS = ("/usr/include", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}")
 NO_COMPILER = """vsbox needs a C compiler to build its launcher, and found none.
        Debian, Ubuntu: apt-get install gcc libc6-dev
        Fedora: dnf install gcc glibc-static
        Alpine: apk add build-base linux-headers"""
 
 
-def find_compiler() -> str:
-    """Return the C compiler to use; $CC wins. Exit with advice when there is none."""
-    for name in filter(None, (os.environ.get("CC"), "cc", "gcc", "clang")):
+def find_compiler() -> list[str]:
+    """Return the C compiler to use; $CC wins. Exit with advice when there is none.
+
+    musl comes first: a program with glibc asks the processor for its features some 40 times when it starts, and
+    in a virtual machine each answer is the host's: 0.3 ms, where musl asks nothing. Its wrapper for gcc
+    knows no kernel headers.
+    """
+    for name in filter(None, (os.environ.get("CC"), "musl-gcc", "cc", "gcc", "clang")):
         path = shutil.which(name)
         if path:
-            return path
+            headers = [word for place in KERNEL_HEADERS for word in ("-idirafter", place)]
+            return [path, *(headers if name == "musl-gcc" else [])]
     sys.exit(NO_COMPILER)
 
 
@@ -34,7 +41,7 @@ def compile_launcher(sources: list[Path], target: Path) -> None:
     """Build the launcher: static where the C library allows, since a start then loads nothing else."""
     compiler = find_compiler()
     target.parent.mkdir(parents=True, exist_ok=True)
-    command = [compiler, *FLAGS, "-o", str(target), *map(str, sources)]
+    command = [*compiler, *FLAGS, "-o", str(target), *map(str, sources)]
     if subprocess.run([*command, "-static"], capture_output=True, check=False).returncode == 0:
         return
     built = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -77,20 +77,6 @@ static void add_tmpfs(const char *target, uint64_t size, uint64_t mode)
     add_path("--tmpfs", target);
 }
 
-bool identify(int fd, struct identity *identity)
-{
-    struct statx status;
-    if (statx(fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &status) < 0)
-        return false;
-    *identity = (struct identity){.inode = status.stx_ino,
-                                  .device = (uint64_t)status.stx_dev_major << 32 | status.stx_dev_minor};
-    if (status.stx_mask & STATX_BTIME) {
-        identity->born_s = (uint64_t)status.stx_btime.tv_sec;
-        identity->born_ns = status.stx_btime.tv_nsec;
-    }
-    return true;
-}
-
 /* Covers what was mounted at its target and below. */
 static void note(struct mounted mounted)
 {
@@ -244,12 +230,13 @@ static void argue_bind(const char *source, const char *target, uint64_t flags)
     if ((flags & BIND_PLAIN) && copy_file(source, target))
         return;
     struct mounted mounted = {.target = strdup(target), .source = strdup(source), .read_only = !(flags & BIND_WRITABLE)};
+    bool is_root;
     int from = open_no_symlinks(source, O_PATH);
     if (from < 0 && (flags & BIND_OPTIONAL) && (errno == ENOENT || errno == EACCES))
         return;
     if (from < 0)
         fail_errno("a granted path has vanished or is now a symbolic link: see vsbox explain", "cannot open %s", source);
-    if (!mounted.target || !mounted.source || !identify(from, &mounted.identity))
+    if (!mounted.target || !mounted.source || !identify(from, &mounted.identity, &is_root))
         fail_errno(NULL, "cannot look at %s", source);
     bool directory = is_directory(from);
     close(from);
@@ -286,8 +273,9 @@ static void argue_mask(const char *path, uint64_t flags)
     free(host);
     if (fd < 0 && errno == ENOENT && (flags & BIND_OPTIONAL))
         return;
+    bool is_root;
     struct mounted mounted = {.target = strdup(path), .hidden = true, .read_only = true};
-    if (fd < 0 || !mounted.target || !identify(fd, &mounted.identity))
+    if (fd < 0 || !mounted.target || !identify(fd, &mounted.identity, &is_root))
         fail_errno(NULL, "cannot hide %s", path);
     if (is_directory(fd)) {
         add_tmpfs(path, 4096, 0555);
@@ -315,7 +303,7 @@ static void argue_hostname(const char *name)
 static void argue_pivot(void)
 {
     char program[8400];
-    snprintf(program, sizeof program, "%s/sandbox/exec", box);
+    snprintf(program, sizeof program, "%s" INNER_STAGE_OUTSIDE, box);
     argue_bind(program, INNER_STAGE, 0);
     if (has_devices)
         add_path("--remount-ro", "/dev");
@@ -333,12 +321,17 @@ static const struct root_builder ARGUING = {
     .loopback = need_nothing, .seal_userns = need_nothing, .pivot = argue_pivot,
 };
 
+static void add_all(const char *const *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        add(list[i]);
+}
+
 static void argue_namespaces(uint64_t flags)
 {
-    static const char *const ALWAYS[] = {"--unshare-user", "--disable-userns", "--unshare-pid", "--as-pid-1", "--unshare-ipc",
-                                         "--unshare-uts", "--die-with-parent", "--cap-drop", "ALL"};
-    for (size_t i = 0; i < sizeof ALWAYS / sizeof *ALWAYS; i++)
-        add(ALWAYS[i]);
+    static const char *const ALWAYS[] = {"--unshare-user", "--unshare-pid", "--as-pid-1", "--unshare-ipc", "--unshare-uts",
+                                         "--die-with-parent"};
+    add_all(ALWAYS, sizeof ALWAYS / sizeof *ALWAYS);
     add("--uid");
     add_number("%llu", geteuid());
     add("--gid");
@@ -349,9 +342,20 @@ static void argue_namespaces(uint64_t flags)
         add("--unshare-cgroup-try");
 }
 
+/* The inner stage drops the capabilities when it has mounted, as init of the backend native does. */
+struct argued argue_namespaces_only(const struct start *start)
+{
+    static const char *const POWER[] = {"--cap-add", "ALL", "--dev-bind", "/", "/"};
+    argue_namespaces(record_int(plan_find(&start->plan, OP_NAMESPACES), 0));
+    add_all(POWER, sizeof POWER / sizeof *POWER);
+    return argued;
+}
+
 struct argued argue(const struct start *start)
 {
+    static const char *const NO_POWER[] = {"--disable-userns", "--cap-drop", "ALL"};
     box = start->root;
+    add_all(NO_POWER, sizeof NO_POWER / sizeof *NO_POWER);
     for (uint32_t i = 0; i < start->plan.count && start->plan.records[i].op != OP_PAYLOAD; i++) {
         const struct record *r = &start->plan.records[i];
         if (r->op == OP_NAMESPACES)

@@ -1,5 +1,6 @@
-/* The backend bubblewrap: bwrap(1) makes the namespaces and the new root and starts our own program in it as pid 1, which is
- * init from there on (inner_stage.c).
+/* The backend bubblewrap: bwrap(1) makes the namespaces and starts our own program in them as pid 1, which is init from there on
+ * (inner_stage.c) and mounts the new root like the backend native. Where what bwrap starts may not mount (AppArmor's profile
+ * for bwrap denies it), or the policy asks for what bwrap alone knows, bwrap makes the new root as well.
  *
  * Nothing about the start is on a command line: the arguments of bwrap are in one memfd, the start in another. bwrap gets no
  * environment, for its loader would honour LD_LIBRARY_PATH, and none of the payload's streams, for it would keep them open. */
@@ -61,7 +62,7 @@ static void put_string(FILE *strings, const char *text)
 }
 
 /* The order is inner_stage.c's. */
-static struct handed_over put_start(FILE *strings, const struct start *start, const struct argued *argued)
+static struct handed_over put_start(FILE *strings, const struct start *start, const struct argued *argued, bool has_root)
 {
     put_string(strings, start->root);
     put_string(strings, start->command);
@@ -79,12 +80,12 @@ static struct handed_over put_start(FILE *strings, const struct start *start, co
         .mounts_size = argued->mount_count * sizeof *argued->mounts, .plan_size = start->plan.size,
         .argument_count = argument_count, .variable_count = variable_count,
         .protected_count = (uint32_t)start->protected_count, .mask = caller_mask,
-        .ignores_children = caller_chld.sa_handler == SIG_IGN, .show_cwd = start->show_cwd, .write_cwd = start->write_cwd,
+        .has_root = has_root, .ignores_children = caller_chld.sa_handler == SIG_IGN, .show_cwd = start->show_cwd, .write_cwd = start->write_cwd,
         .verify = start->verify, .has_command = start->command, .has_cwd = start->cwd, .has_script = start->script,
     };
 }
 
-static int hand_over(const struct start *start, const struct argued *argued)
+static int hand_over(const struct start *start, const struct argued *argued, bool has_root)
 {
     int fd = make_memfd("vsbox-start");
     char *strings = NULL;
@@ -92,7 +93,7 @@ static int hand_over(const struct start *start, const struct argued *argued)
     FILE *stream = open_memstream(&strings, &size);
     if (!stream)
         fail_errno(NULL, "cannot prepare the start of bwrap");
-    struct handed_over head = put_start(stream, start, argued);
+    struct handed_over head = put_start(stream, start, argued, has_root);
     if (fclose(stream) != 0)
         fail_errno(NULL, "cannot prepare the start of bwrap");
     head.strings_size = size;
@@ -128,13 +129,17 @@ static void arrange_descriptors(const int *from, int count)
 
 pid_t start_bubblewrap(const struct start *start, int channel)
 {
-    struct argued argued = argue(start);
-    const char *program = record_string(plan_find(&start->plan, OP_BUBBLEWRAP), 0);
+    const struct record *bubblewrap = plan_find(&start->plan, OP_BUBBLEWRAP);
+    const char *program = record_string(bubblewrap, 0);
+    bool makes_root = record_int(bubblewrap, 1);
+    struct argued argued = makes_root ? argue(start) : argue_namespaces_only(start);
+    char inner_stage[8400];
+    snprintf(inner_stage, sizeof inner_stage, "%s" INNER_STAGE_OUTSIDE, start->root);
     int ends[2], null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0 || pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
         fail_errno(NULL, "cannot prepare the start of bwrap");
     int from[FD_FILES + sizeof argued.files / sizeof(int)] = {
-        null, null, ends[1], [FD_START] = hand_over(start, &argued), [FD_CHANNEL] = channel, [FD_STREAMS] = 0,
+        null, null, ends[1], [FD_START] = hand_over(start, &argued, makes_root), [FD_CHANNEL] = channel, [FD_STREAMS] = 0,
         [FD_STREAMS + 1] = 1, [FD_STREAMS + 2] = 2, [FD_ARGUMENTS] = store_arguments(&argued)};
     memcpy(from + FD_FILES, argued.files, sizeof argued.files);
     pid_t pid = sys_clone(0);
@@ -142,7 +147,7 @@ pid_t start_bubblewrap(const struct start *start, int channel)
         char number[16];
         snprintf(number, sizeof number, "%d", FD_ARGUMENTS);
         report_channel = channel;
-        char *argv[] = {"bwrap", "--args", number, "--", INNER_STAGE, NULL}, *none[] = {NULL};
+        char *argv[] = {"bwrap", "--args", number, "--", makes_root ? INNER_STAGE : inner_stage, NULL}, *none[] = {NULL};
         arrange_descriptors(from, FD_FILES + argued.file_count);
         report_channel = FD_CHANNEL;
         execve(program, argv, none);

@@ -353,7 +353,7 @@ _Noreturn void run_init(const struct start *start, int channel)
     report_channel = channel;
     die_with_launcher(channel, namespaced);
     if (namespaced && !start->has_root)
-        enter_namespaces();
+        enter_namespaces(start->has_namespaces);
     else if (!namespaced)
         prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     uint32_t next = 0;

@@ -1,4 +1,4 @@
-/* What bwrap starts: pid 1 of a root that is ready. It sees that bwrap did what was asked, and is init from there on.
+/* What bwrap starts: pid 1 of the new namespaces. It sees that bwrap did what was asked, and is init from there on.
  *
  * Security: whoever runs this program inside gets nothing by it: without pid 1, or without a sealed start and a channel in the
  * right places, it ends; with forged ones it confines itself. */
@@ -19,7 +19,8 @@
 
 bool is_inner_stage(const char *own_path)
 {
-    return strcmp(own_path, INNER_STAGE) == 0;
+    size_t length = strlen(own_path), name = strlen(INNER_STAGE_OUTSIDE);
+    return strcmp(own_path, INNER_STAGE) == 0 || (length > name && strcmp(own_path + length - name, INNER_STAGE_OUTSIDE) == 0);
 }
 
 static void check_caller(void)
@@ -104,6 +105,7 @@ static struct handed_over take_start(struct reader *reader, struct start *start,
     start->protected_count = head.protected_count;
     for (size_t i = 0; i < head.mounts_size / sizeof **mounts; i++)
         (*mounts)[i].target = take_string(reader);
+    start->has_root = head.has_root;
     start->show_cwd = head.show_cwd;
     start->write_cwd = head.write_cwd;
     start->verify = head.verify;
@@ -117,18 +119,18 @@ static struct handed_over take_start(struct reader *reader, struct start *start,
 static const char *find_fault(const struct mounted *mounted)
 {
     struct identity found;
-    struct statx status;
+    bool is_mount_root;
     struct statvfs file_system;
     int fd = open_no_symlinks(mounted->target, O_PATH);
     if (fd < 0)
         return strerror(errno);
-    bool seen = identify(fd, &found) && statx(fd, "", AT_EMPTY_PATH, 0, &status) == 0 && fstatvfs(fd, &file_system) == 0;
+    bool seen = identify(fd, &found, &is_mount_root) && fstatvfs(fd, &file_system) == 0;
     close(fd);
     if (!seen)
         return strerror(errno);
     bool is_same = memcmp(&found, &mounted->identity, sizeof found) == 0;
     bool is_own = mounted->hidden || !mounted->identity.inode; /* nothing of the host */
-    if (is_own ? is_same || !(status.stx_attributes & STATX_ATTR_MOUNT_ROOT) : !is_same)
+    if (is_own ? is_same || !is_mount_root : !is_same)
         return "something else is there";
     if (mounted->read_only && !(file_system.f_flag & ST_RDONLY))
         return "it can be written";
@@ -156,7 +158,7 @@ static void take_streams(void)
 
 void run_inner_stage(void)
 {
-    struct start start = {.has_root = true};
+    struct start start = {.has_namespaces = true};
     struct mounted *mounts;
     sigset_t all;
     check_caller();

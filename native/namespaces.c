@@ -55,9 +55,11 @@ __attribute__((constructor)) static void remember_ids(void)
     outer_gid = getegid();
 }
 
-void enter_namespaces(void)
+/* has_ids: they are mapped already. */
+void enter_namespaces(bool has_ids)
 {
-    map_own_ids(outer_uid, outer_gid);
+    if (!has_ids)
+        map_own_ids(outer_uid, outer_gid);
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE | MS_SILENT, NULL) < 0)
         fail_errno(DOCTOR, "cannot make mounts private");
 }

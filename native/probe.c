@@ -1,4 +1,4 @@
-/* What this machine offers, found by doing it: one line "NAME=ok", "NAME=number" or "NAME=ERRNO" each, for src/vsbox/host/. */
+/* What this machine offers, found by doing it: one line "NAME=ok", "NAME=number" or "NAME=-errno" each, for src/vsbox/host/. */
 #define _GNU_SOURCE
 #include "vsbox.h"
 
@@ -19,7 +19,7 @@
 static void print_result(const char *name, int error)
 {
     if (error)
-        printf("%s=%s\n", name, strerrorname_np(error) ? strerrorname_np(error) : "EUNKNOWN");
+        printf("%s=-%d\n", name, error);
     else
         printf("%s=ok\n", name);
 }
@@ -68,10 +68,13 @@ static int map_ids(void)
     return write_text("/proc/self/gid_map", map);
 }
 
-static int try_bind(void)
+static int enter(void)
 {
-    if (map_ids() < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-        return -1;
+    return map_ids() < 0 ? -1 : mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
+}
+
+static int try_clone(void)
+{
     int tree = sys_open_tree(AT_FDCWD, "/usr", 1 | 0x8000);
     if (tree < 0 || sys_mount_setattr(tree, "", AT_EMPTY_PATH | 0x8000, ATTRIBUTE_RDONLY | ATTRIBUTE_NOSUID, 0) < 0)
         return -1;
@@ -87,14 +90,22 @@ static int try_filesystem(const char *type)
     return mounted;
 }
 
-static int try_pivot(void)
+static int try_root(void)
 {
-    if (map_ids() < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-        return -1;
     int root = try_filesystem("tmpfs");
     if (root < 0 || sys_move_mount(root, "", AT_FDCWD, "/", 4) < 0 || fchdir(root) < 0)
         return -1;
     return sys_pivot_root(".", ".");
+}
+
+static int try_bind(void)
+{
+    return enter() < 0 ? -1 : try_clone();
+}
+
+static int try_pivot(void)
+{
+    return enter() < 0 ? -1 : try_root();
 }
 
 static int try_proc(void)
@@ -160,13 +171,26 @@ static void probe_landlock(void)
         printf("landlock=%d\n", abi);
 }
 
+/* In a sandbox that bwrap made for this (src/vsbox/host/bubblewrap.py): may what it starts mount? */
+static int probe_mounting(void)
+{
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || try_filesystem("proc") < 0 || try_clone() < 0 || try_root() < 0) {
+        printf("%s\n", strerror(errno));
+        return EXIT_OWN_FAILURE;
+    }
+    puts("arrived");
+    return 0;
+}
+
 int probe_main(int argc, char **argv)
 {
     const uint64_t base = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
-    if (argc == 2 && strcmp(argv[1], "arrived") == 0) { /* in a sandbox that bwrap made for this: src/vsbox/host/bubblewrap.py */
+    if (argc == 2 && strcmp(argv[1], "arrived") == 0) { /* the same, but mounted by bwrap */
         puts("arrived");
         return 0;
     }
+    if (argc == 2 && strcmp(argv[1], "mount") == 0)
+        return probe_mounting();
     if (argc != 2 || strcmp(argv[1], "probe") != 0) {
         fprintf(stderr, "vsbox: this program starts the commands of boxes\n       see vsbox --help\n");
         return EXIT_USAGE;

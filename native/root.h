@@ -32,6 +32,8 @@ struct identity {
     uint64_t inode, device, born_s, born_ns; /* no padding: compared as bytes */
 };
 
+bool identify(int fd, struct identity *identity, bool *is_mount_root); /* identity.c */
+
 /* What was asked for at a path inside. Of a bind, identity is what must be there; of what is hidden, what must not. */
 struct mounted {
     struct identity identity;
@@ -49,13 +51,14 @@ struct argued {
     int file_count;
 };
 
-bool identify(int fd, struct identity *identity);
 struct argued argue(const struct start *start);
+struct argued argue_namespaces_only(const struct start *start); /* the root stays the host's */
 
 /* ---- bubblewrap.c, inner_stage.c: bwrap between the launcher and init ---- */
 
 /* Where bwrap finds what it starts, the launcher itself: in the new root, at a place that no policy names. */
 #define INNER_STAGE "/.vsbox-init"
+#define INNER_STAGE_OUTSIDE "/sandbox/inner" /* of the box: where bwrap makes no new root */
 enum { FD_START = 3, FD_CHANNEL, FD_STREAMS, FD_ARGUMENTS = FD_STREAMS + 3, FD_FILES };
 enum { START_SEALS = 0xf }; /* F_SEAL_SEAL, _SHRINK, _GROW, _WRITE */
 pid_t start_bubblewrap(const struct start *start, int channel);
@@ -68,7 +71,7 @@ struct handed_over {
     uint64_t mounts_size, strings_size, plan_size;
     uint32_t argument_count, variable_count, protected_count;
     sigset_t mask;
-    bool ignores_children, show_cwd, write_cwd, verify, has_command, has_cwd, has_script;
+    bool has_root, ignores_children, show_cwd, write_cwd, verify, has_command, has_cwd, has_script;
 };
 
 #endif

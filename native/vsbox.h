@@ -59,7 +59,7 @@ enum op {
     OP_UNSET,         /* s     environment variable not passed on after all; a trailing * makes it a prefix */
     OP_CHDIR,         /* s     where the command starts */
     OP_HOSTNAME,      /* s */
-    OP_BUBBLEWRAP,    /* s     the bwrap(1) that makes the new root in our place */
+    OP_BUBBLEWRAP,    /* si    the bwrap(1) that makes the namespaces in our place; 1: and the new root */
     OP_BUBBLEWRAP_ARGUMENTS, /* s* what it is told besides */
     OP_OVERLAY,       /* ss    source, target: the source as it is, with changes that are forgotten */
     OP_COUNT
@@ -145,7 +145,8 @@ struct start {
     char *script;     /* absolute path of a script named on the command line or of its directory, or NULL */
     struct protected *protected; /* what the project directory holds that code inside must not change */
     size_t protected_count;
-    bool has_root;    /* bubblewrap has made it already */
+    bool has_namespaces; /* bubblewrap has made them already */
+    bool has_root;       /* and the new root */
     bool verify;      /* prove the confinement instead of starting a command */
     bool tidy;        /* settle runs that were killed, and that is all */
     struct plan plan;
@@ -177,7 +178,7 @@ int call_python(const struct start *start, const char *action); /* exit status o
 
 /* ---- namespaces.c: the new root ---- */
 
-void enter_namespaces(void);
+void enter_namespaces(bool has_ids);
 void do_namespace_step(const struct start *start, const struct record *record);
 
 /* ---- confine.c: what the payload's process, and init, do to themselves ---- */

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import BACKENDS, PLAIN, TEST_USER, Box, Person, lacking
+from harness import BACKENDS, PLAIN, ROOT_BY_BWRAP, TEST_USER, Box, Person, lacking
 from processes import find_processes
 from terminal import Terminal
 
@@ -80,12 +80,16 @@ def make_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         place = person.directory("box")
         places.append(place)
         root = place / "env"
+        by_bwrap = backend == ROOT_BY_BWRAP
+        backend = "bubblewrap" if by_bwrap else backend
         answer = person.vsbox("-q", "--backend", backend, *options, root)
         if answer.returncode and backend == "bubblewrap" and not Path("/usr/bin/bwrap").exists():
             lacking("bubblewrap", "bubblewrap is not installed")
         if answer.returncode:
             pytest.fail(f"cannot make a box: {answer.stderr}")
         box = Box(root, person, backend, options)
+        if by_bwrap:
+            box.let_bwrap_make_the_root("/usr/bin/bwrap")
         if not fresh:
             made[key] = box
         return box

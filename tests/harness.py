@@ -6,6 +6,7 @@ sanitizers, python, bubblewrap) turns a skip for want of that thing into a failu
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ import pytest
 
 VSBOX = [sys.executable, "-m", "vsbox"]
 TEST_USER = "vsbox-test"
+ROOT_BY_BWRAP = "bubblewrap-root"
+"""The backend bubblewrap where bwrap makes the new root as well, as where what it starts may not mount."""
 BACKENDS = tuple(os.environ.get("VSBOX_TEST_BACKENDS", "native,bubblewrap,landlock").split(","))
 PLAIN = os.path.realpath(sys.executable)
 """The interpreter without a box: the control."""
@@ -113,6 +116,25 @@ class Box:
     person: Person
     backend: str
     options: tuple[str, ...] = field(default=())
+
+    def edit_policy(self, **keys: object) -> None:
+        """Set keys of its sandbox.json."""
+        path = self.root / "sandbox" / "sandbox.json"
+        self.person.write(path, json.dumps(json.loads(path.read_text()) | keys))
+
+    def let_bwrap_make_the_root(self, program: str | Path) -> None:
+        """Change the plan, until the policy changes: this bwrap makes namespaces and root."""
+        code = (
+            "import sys\nsys.path[:] = sys.argv[3].split(':')\n"
+            "from pathlib import Path\nfrom vsbox.box.layout import Layout\n"
+            "from vsbox.box.store import load_policy, plan_and_facts\nfrom vsbox.plan import steps\n"
+            "from vsbox.plan.encode import encode\nlayout = Layout(Path(sys.argv[1]))\n"
+            "plan = plan_and_facts(layout, load_policy(layout)).plan\n"
+            "new = steps.Bubblewrap(sys.argv[2], 1)\n"
+            "changed = tuple(new if isinstance(s, steps.Bubblewrap) else s for s in plan.steps)\n"
+            "assert changed != plan.steps\nlayout.plan.write_bytes(encode(changed))\n"
+        )
+        self.person.run([sys.executable, "-c", code, str(self.root), str(program), ":".join(sys.path)], check=True)
 
     @property
     def bin(self) -> Path:

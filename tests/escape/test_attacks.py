@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from escape_attacks import ATTACKS, NETWORK, XATTRS
 
+from harness import BACKENDS, ROOT_BY_BWRAP
+
 SPAWN = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-I', '-c', *sys.argv[1:]]).returncode)"
 CARRIERS = {
     "python": lambda box: [box.bin / "python", "-c"],
@@ -16,6 +18,12 @@ CARRIERS = {
     "subprocess": lambda box: [box.bin / "python", "-c", SPAWN],
     "other interpreter": lambda box: [box.root / "sandbox" / "exec", "/usr/bin/python3", "-c"],
 }
+
+
+@pytest.fixture(params=[*BACKENDS, ROOT_BY_BWRAP])
+def backend(request):
+    """Each tier, and bubblewrap in both of its ways."""
+    return request.param
 
 
 def snapshot(directory):
@@ -99,7 +107,7 @@ READ_ONLY = {
     | dict.fromkeys(CHANGES_OF_METADATA, frozenset({"EPERM"}))
     | {"setxattr": XATTRS[0].landlock},
 }
-READ_ONLY["bubblewrap"] = READ_ONLY["native"]
+READ_ONLY["bubblewrap"] = READ_ONLY[ROOT_BY_BWRAP] = READ_ONLY["native"]
 
 
 def test_attacks_work_where_granted(canaries, person, backend, make_box):

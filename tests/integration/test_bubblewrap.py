@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness import Box, Person
+from harness import ROOT_BY_BWRAP, Box, Person
 from vsbox.box.layout import Layout
 from vsbox.box.store import load_policy, plan_and_facts
 from vsbox.plan import steps
@@ -35,35 +35,30 @@ os.execve({bwrap!r}, ["bwrap", "--args", "{fd}", "--", "/.vsbox-init"], {{}})
 """
 
 
+@pytest.fixture(params=["bubblewrap", ROOT_BY_BWRAP])
+def way(request: pytest.FixtureRequest) -> str:
+    """Who makes the new root: the inner stage, or bwrap."""
+    return str(request.param)
+
+
 @pytest.fixture
-def box(person: Person, make_box: Callable[..., Box]) -> Box:
-    """A box of its own with the backend bubblewrap: its plan may be changed."""
-    return make_box(person, "bubblewrap", fresh=True)
+def box(person: Person, way: str, make_box: Callable[..., Box]) -> Box:
+    """A box of its own: its plan may be changed."""
+    return make_box(person, way, fresh=True)
 
 
-@pytest.fixture(scope="module")
-def shared(person: Person, make_box: Callable[..., Box]) -> Box:
-    return make_box(person, "bubblewrap")
+@pytest.fixture
+def shared(person: Person, way: str, make_box: Callable[..., Box]) -> Box:
+    return make_box(person, way)
 
 
-def edit_policy(box: Box, **keys: object) -> None:
-    path = box.root / "sandbox" / "sandbox.json"
-    box.person.write(path, json.dumps(json.loads(path.read_text()) | keys))
+by_bwrap = pytest.mark.parametrize("way", [ROOT_BY_BWRAP], indirect=True)
 
 
 def use_program(box: Box, text: str) -> None:
     """Make a script the box's bwrap, as only the owner of the box could."""
     program = box.person.write(box.root / "sandbox" / "stand-in", text, mode=0o755)
-    code = (
-        "import os, sys\nsys.path[:] = sys.argv[3].split(os.pathsep)\n"
-        "from pathlib import Path\nfrom vsbox.box.layout import Layout\n"
-        "from vsbox.box.store import load_policy, plan_and_facts\nfrom vsbox.plan import steps\n"
-        "from vsbox.plan.encode import encode\nlayout = Layout(Path(sys.argv[1]))\n"
-        "plan = plan_and_facts(layout, load_policy(layout)).plan\n"
-        "changed = tuple(steps.Bubblewrap(sys.argv[2]) if isinstance(s, steps.Bubblewrap) else s for s in plan.steps)\n"
-        "assert changed != plan.steps\nlayout.plan.write_bytes(encode(changed))\n"
-    )
-    box.person.run([sys.executable, "-c", code, str(box.root), str(program), os.pathsep.join(sys.path)], check=True)
+    box.let_bwrap_make_the_root(program)
 
 
 def meddle(box: Box, change: str) -> None:
@@ -88,6 +83,7 @@ def test_a_command_that_cannot_be_executed(shared: Box) -> None:
     assert shared.exec("/etc/passwd").returncode == 126
 
 
+@by_bwrap
 def test_what_bwrap_says_is_told_as_ours(box: Box) -> None:
     use_program(box, "#!/bin/sh\necho 'bwrap: no room at the inn' >&2\nexit 1\n")
     done = box.exec("/bin/sh", "-c", "echo ran")
@@ -96,6 +92,7 @@ def test_what_bwrap_says_is_told_as_ours(box: Box) -> None:
     assert done.stderr.startswith("vsbox: cannot set up the sandbox with bubblewrap: no room at the inn\n       ")
 
 
+@by_bwrap
 def test_bwrap_that_has_gone(box: Box) -> None:
     use_program(box, "")
     (box.root / "sandbox" / "stand-in").unlink()
@@ -105,6 +102,7 @@ def test_bwrap_that_has_gone(box: Box) -> None:
     assert "apt-get install bubblewrap" in done.stderr
 
 
+@by_bwrap
 def test_noise_of_bwrap_does_not_reach_the_command(box: Box) -> None:
     meddle(box, "import sys; print('noise', file=sys.stderr, flush=True)")
     done = box.exec("/bin/sh", "-c", "echo out; echo error >&2")
@@ -114,6 +112,7 @@ def test_noise_of_bwrap_does_not_reach_the_command(box: Box) -> None:
 # ---- bwrap is not trusted ----
 
 
+@by_bwrap
 def test_the_stand_in_that_changes_nothing_changes_nothing(box: Box) -> None:
     meddle(box, "")
     assert box.exec("/bin/sh", "-c", "echo ran").stdout == "ran\n"
@@ -147,13 +146,14 @@ CHANGES = {
 }
 
 
+@by_bwrap
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_it_mounted_is_looked_at(box: Box, name: str) -> None:
     change, fault = CHANGES[name]
     place = box.person.directory("data")
     (place / "data").mkdir()
     os.chown(place / "data", box.person.uid, box.person.gid)
-    edit_policy(box, read_only_paths=[str(place / "data")])
+    box.edit_policy(read_only_paths=[str(place / "data")])
     assert box.exec("/bin/ls", str(place / "data")).returncode == 0
     meddle(box, f"ROOT = {str(place)!r}\n{change}")
     done = box.exec("/bin/sh", "-c", "echo ran")
@@ -166,7 +166,7 @@ def test_what_it_mounted_is_looked_at(box: Box, name: str) -> None:
 def test_a_granted_directory_that_became_a_link_is_refused(box: Box) -> None:
     place = box.person.directory("data")
     (place / "data").mkdir()
-    edit_policy(box, read_only_paths=[str(place / "data")])
+    box.edit_policy(read_only_paths=[str(place / "data")])
     assert box.exec("/bin/true").returncode == 0
     (place / "data").rename(place / "moved")
     (place / "data").symlink_to("/usr")
@@ -194,6 +194,7 @@ def test_a_place_for_a_mount_that_code_inside_took_away(box: Box, left: str) -> 
 # ---- the entry for init gives nothing to those who find it ----
 
 
+@by_bwrap
 def test_the_entry_is_of_no_use_inside(shared: Box) -> None:
     done = shared.exec("/.vsbox-init", "/bin/echo", "ran")
     assert done.returncode == 2
@@ -201,6 +202,7 @@ def test_the_entry_is_of_no_use_inside(shared: Box) -> None:
     assert done.stdout == ""
 
 
+@by_bwrap
 def test_the_entry_wants_pid_1_even_with_descriptors(shared: Box) -> None:
     code = (
         "import os, fcntl, socket\n"
@@ -215,6 +217,7 @@ def test_the_entry_wants_pid_1_even_with_descriptors(shared: Box) -> None:
     assert "for vsbox itself" in done.stderr
 
 
+@by_bwrap
 def test_the_entry_cannot_be_changed(shared: Box) -> None:
     code = (
         "import os\nfor act in (lambda: os.unlink('/.vsbox-init'), lambda: open('/.vsbox-init', 'wb'), "
@@ -222,6 +225,13 @@ def test_the_entry_cannot_be_changed(shared: Box) -> None:
         "    try:\n        act()\n        print('done')\n    except OSError:\n        print('denied')\n"
     )
     assert shared.python(code).stdout.split() == ["denied"] * 4
+
+
+@pytest.mark.parametrize("name", ["inner", "inner --help"])
+def test_the_entry_is_of_no_use_outside(shared: Box, name: str) -> None:
+    done = shared.person.run([str(shared.root / "sandbox" / "inner"), *name.split()[1:]])
+    assert done.returncode == 2
+    assert "for vsbox itself" in done.stderr
 
 
 # ---- nothing leaks ----
@@ -251,9 +261,10 @@ def running(shared: Box) -> Iterator[int]:
     assert process.returncode == 0
 
 
-def test_nothing_is_on_its_command_line(running: int) -> None:
-    assert Path(f"/proc/{running}/cmdline").read_bytes().split(b"\0") == [
-        b"bwrap", b"--args", str(ARGUMENTS_FD).encode(), b"--", b"/.vsbox-init", b"",
+def test_nothing_is_on_its_command_line(running: int, shared: Box, way: str) -> None:
+    entry = "/.vsbox-init" if way == ROOT_BY_BWRAP else f"{shared.root}/sandbox/inner"
+    assert Path(f"/proc/{running}/cmdline").read_text().split("\0") == [
+        "bwrap", "--args", str(ARGUMENTS_FD), "--", entry, "",
     ]  # fmt: skip
     assert b"canary" not in Path(f"/proc/{running}/environ").read_bytes()
 
@@ -286,7 +297,7 @@ def test_doctor_and_explain_tell(shared: Box) -> None:
     found = {entry["name"]: entry for entry in json.loads(shared.person.vsbox("doctor", "--json").stdout)["backends"]}
     assert found["bubblewrap"]["works"] is True
     plan = shared.person.vsbox("explain", "--plan", shared.root).stdout
-    assert f"bubblewrap {os.path.realpath(BWRAP)}\n" in plan
+    assert f"bubblewrap {os.path.realpath(BWRAP)} 0\n" in plan
     layout = Layout(shared.root)
     assert encode(plan_and_facts(layout, load_policy(layout)).plan.steps)
     assert steps.Bubblewrap.CODE
@@ -301,7 +312,7 @@ def own_box(person: Person, backend: str, make_box: Callable[..., Box]) -> Box:
 
 
 def shell(box: Box, text: str, *words: str) -> str:
-    edit_policy(box, bwrap_arguments=list(words))
+    box.edit_policy(bwrap_arguments=list(words))
     done = box.exec("/bin/sh", "-c", text)
     assert done.stderr == ""
     return done.stdout
@@ -320,7 +331,7 @@ def test_grants_and_variables(own_box: Box) -> None:
 
 def test_no_network(own_box: Box) -> None:
     code = "import socket\nsocket.create_connection(('192.0.2.1', 9), timeout=3)"
-    edit_policy(own_box, bwrap_arguments=["--unshare-all"])
+    own_box.edit_policy(bwrap_arguments=["--unshare-all"])
     assert "OSError" in own_box.python(code).stderr or "PermissionError" in own_box.python(code).stderr
 
 
@@ -331,7 +342,7 @@ def test_mounts(own_box: Box) -> None:
         "--ro-bind", str(source), "/mnt/f", "--tmpfs", "/scratch", "--symlink", "/mnt/f/f", "/link", "--dir", "/a/b",
         "--hostname", "inside", "--chdir", "/scratch",
     ]  # fmt: skip
-    edit_policy(own_box, bwrap_arguments=words)
+    own_box.edit_policy(bwrap_arguments=words)
     done = own_box.exec("/bin/sh", "-c", "cat /link; echo x >f && pwd; uname -n; ls -d /a/b; echo y >/mnt/f/new")
     if own_box.backend == "landlock":
         assert done.returncode == 125
@@ -342,7 +353,7 @@ def test_mounts(own_box: Box) -> None:
 
 
 def test_what_only_bubblewrap_has(own_box: Box) -> None:
-    edit_policy(own_box, bwrap_arguments=["--uid", "4321", "--gid", "77"])
+    own_box.edit_policy(bwrap_arguments=["--uid", "4321", "--gid", "77"])
     done = own_box.exec("/bin/sh", "-c", "id -u; id -g; grep CapBnd /proc/self/status")
     if own_box.backend != "bubblewrap":
         assert done.returncode == 2
@@ -351,14 +362,15 @@ def test_what_only_bubblewrap_has(own_box: Box) -> None:
     assert done.stdout.split() == ["4321", "77", "CapBnd:", "0" * 16]
 
 
+@by_bwrap
 def test_what_only_bubblewrap_has_chooses_it(box: Box) -> None:
-    edit_policy(box, backend="auto", bwrap_arguments=["--uid", "4321"])
+    box.edit_policy(backend="auto", bwrap_arguments=["--uid", "4321"])
     assert box.exec("/usr/bin/id", "-u").stdout == "4321\n"
 
 
 @pytest.mark.parametrize("option", ["--cap-add CAP_SYS_ADMIN", "--seccomp 3", "--bind / /", "--bind /proc /x"])
 def test_what_no_box_may_have(own_box: Box, option: str) -> None:
-    edit_policy(own_box, bwrap_arguments=option.split())
+    own_box.edit_policy(bwrap_arguments=option.split())
     done = own_box.exec("/bin/sh", "-c", "echo ran")
     assert done.returncode in {2, 125}
     assert done.stdout == ""

@@ -55,6 +55,21 @@ OPTIONS = words(
 SITUATIONS = {"default": policy(), "options": OPTIONS, "strict": policy(preset="strict")}
 
 
+def test_it_makes_the_root_only_where_it_must() -> None:
+    allowing = with_bwrap(debian(), lets_mount=True)
+
+    def made(given: Policy, facts: HostFacts) -> list[int]:
+        plan = through_bubblewrap(compile_plan(given, facts, box(), Tier.NAMESPACES), facts)
+        return [step.makes_root for step in plan.steps if isinstance(step, steps.Bubblewrap)]
+
+    assert made(policy(), allowing) == [0]
+    assert made(policy(), with_bwrap(debian())) == [1]
+    assert made(words("--uid", "0"), allowing) == [1], "words for bwrap itself"
+    assert made(words("--hostname", "inside"), allowing) == [0], "words that are steps"
+
+
+
+
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_golden(name: str) -> None:
     facts = with_bwrap(debian())
@@ -69,7 +84,7 @@ def test_the_plan_is_the_native_one_with_a_program() -> None:
     native = compiled(policy())
     plan = through_bubblewrap(native, with_bwrap(debian()))
     added = [step for step in plan.steps if step not in native.steps]
-    assert added == [steps.Bubblewrap("/usr/bin/bwrap")]
+    assert added == [steps.Bubblewrap("/usr/bin/bwrap", 1)]
     assert [step for step in plan.steps if step not in added] == list(native.steps)
     assert plan.receipt.tier == native.receipt.tier
     for row, before in zip(plan.receipt.rows, native.receipt.rows, strict=True):
@@ -81,6 +96,8 @@ def test_overlays_need_a_newer_one() -> None:
     plan = Plan((steps.Namespaces(0), steps.Overlay("/a", "/b")), compiled(policy()).receipt)
     with pytest.raises(CannotEnforceError, match=r"0\.8\.0 has no overlays"):
         through_bubblewrap(plan, with_bwrap(debian()))
+    allowing = with_bwrap(debian(), lets_mount=True)
+    assert steps.Overlay("/a", "/b") in through_bubblewrap(plan, allowing).steps
     newer = with_bwrap(debian(), version="0.11.0", options=(*FOUND.options, "tmp-overlay"))
     assert steps.Overlay("/a", "/b") in through_bubblewrap(plan, newer).steps
 

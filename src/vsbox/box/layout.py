@@ -22,7 +22,7 @@ from typing import Final
 
 from vsbox.errors import BoxError, UsageError
 
-TASKS: Final = ("verify", "tidy")
+TASKS: Final = ("verify", "tidy", "inner")
 """Names in ``sandbox`` under which the launcher does something else than start a command."""
 BAD_IN_SCRIPTS: Final = re.compile(r'[\x00-\x1f\x7f:"\\$`]')
 """What a ``#!`` line, $PATH or the quoting of installed scripts cannot carry."""

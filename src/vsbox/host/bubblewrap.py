@@ -32,21 +32,27 @@ def probe(launcher: Path) -> BubblewrapFact | None:
     program = os.path.realpath(program)
     version = _run(program, "--version").stdout.split()[-1:] or ["unknown"]
     options = tuple(re.findall(r"^\s+--([a-z0-9-]+)", _run(program, "--help").stdout, re.MULTILINE))
-    return BubblewrapFact(program, version[0], _try(program, launcher), options)
+    entry = ("--ro-bind", str(launcher), INSIDE, "--remount-ro", "/", "--", INSIDE, "arrived")
+    answer = _try(program, *MAKES_ROOT, *entry)
+    own = _try(program, "--cap-add", "ALL", "--dev-bind", "/", "/", "--", str(launcher), "mount")
+    return BubblewrapFact(program, version[0], answer, options, lets_mount=own == "ok")
 
 
-def _try(program: str, launcher: Path) -> str:
-    """Make a small sandbox of every kind of thing that a box has; the launcher inside says that it arrived."""
-    made = _run(
-        program,
-        "--unshare-user", "--disable-userns", "--unshare-pid", "--as-pid-1", "--unshare-ipc", "--unshare-uts",
-        "--unshare-cgroup-try", "--unshare-net", "--die-with-parent", "--cap-drop", "ALL",
-        "--uid", str(os.geteuid()), "--gid", str(os.getegid()),  # type: ignore[attr-defined,unused-ignore]
-        "--ro-bind", "/", "/", "--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev",
-        "--perms", "1777", "--size", "4096", "--tmpfs", "/tmp",
-        "--ro-bind", str(launcher), INSIDE, "--remount-ro", "/",
-        "--", INSIDE, "arrived",
-    )  # fmt: skip
+NAMESPACES: Final = (
+    "--unshare-user", "--unshare-pid", "--as-pid-1", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
+    "--unshare-net", "--die-with-parent",
+)  # fmt: skip
+MAKES_ROOT: Final = (
+    "--disable-userns", "--cap-drop", "ALL", "--ro-bind", "/", "/", "--proc", "/proc", "--remount-ro", "/proc",
+    "--dev", "/dev", "--perms", "1777", "--size", "4096", "--tmpfs", "/tmp",
+)  # fmt: skip
+"""A little of every kind of thing that a box has."""
+
+
+def _try(program: str, *argv: str) -> str:
+    """Make a sandbox; the launcher inside says that it arrived."""
+    uid, gid = os.geteuid(), os.getegid()  # type: ignore[attr-defined,unused-ignore]
+    made = _run(program, *NAMESPACES, "--uid", str(uid), "--gid", str(gid), *argv)
     if made.returncode == 0 and made.stdout == "arrived\n":
         return "ok"
     lines = made.stderr.strip().removeprefix("bwrap: ").splitlines()

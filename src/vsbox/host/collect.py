@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import pwd
@@ -51,7 +52,12 @@ def probe() -> dict[str, str]:
     )
     if answer.returncode != 0:
         raise LauncherError(f"cannot probe this machine: {answer.stderr.strip() or answer.returncode}")
-    return dict(line.split("=", 1) for line in answer.stdout.splitlines())
+    return {name: _named(value) for name, value in (line.split("=", 1) for line in answer.stdout.splitlines())}
+
+
+def _named(answer: str) -> str:
+    """Return an answer of the launcher with the name of the errno that it gives as a negative number."""
+    return errno.errorcode.get(int(answer[1:]), "EUNKNOWN") if answer.startswith("-") else answer
 
 
 def look_at(path: str) -> PathFact:

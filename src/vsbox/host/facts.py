@@ -41,12 +41,16 @@ class IndexSettings(msgspec.Struct, frozen=True):
 
 
 class BubblewrapFact(msgspec.Struct, frozen=True):
-    """The ``bwrap`` of this machine; ``answer``: ``"ok"``, or why it cannot make a sandbox here."""
+    """The ``bwrap`` of this machine; ``answer``: ``"ok"``, or why it cannot make a sandbox here.
+
+    ``lets_mount``: what it starts may mount, so that it need not make the new root itself.
+    """
 
     program: str
     version: str
     answer: str
     options: tuple[str, ...] = ()
+    lets_mount: bool = False
 
 
 class HostFacts(msgspec.Struct, frozen=True):

@@ -40,7 +40,7 @@ def _box_of(pid: int) -> str | None:
         mine = Path(f"/proc/{pid}/exe").stat()
     except OSError:
         return None
-    is_launcher = program.parent.name in {"bin", "sandbox"} and program.name not in {"verify", "tidy"}
+    is_launcher = program.parent.name in {"bin", "sandbox"} and program.name not in {"verify", "tidy", "inner"}
     replaced = link.endswith(" (deleted)")  # by a newer one since it was started
     same = replaced or (known.st_dev, known.st_ino) == (mine.st_dev, mine.st_ino)
     return str(program.parent.parent) if is_launcher and same else None

@@ -380,10 +380,11 @@ class Hostname(Step, frozen=True):
 
 
 class Bubblewrap(Step, frozen=True):
-    """The ``bwrap`` that makes the namespaces and the new root, as these steps say, in the launcher's place."""
+    """The ``bwrap`` that makes the namespaces in the launcher's place; ``makes_root`` (0 or 1): and the new root."""
 
     CODE: ClassVar[int] = 43
     program: str
+    makes_root: int
 
 
 class BubblewrapArguments(Step, frozen=True):

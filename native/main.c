@@ -309,6 +309,7 @@ int main(int argc, char **argv)
         plan_free(&start.plan);
         load_plan(&start, ".install");
     }
+    check_same(&start);
     refuse_uv(&start);
     choose_working_directory(&start);
     choose_script(&start);

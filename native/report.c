@@ -21,12 +21,17 @@ bool send_message(int channel, enum message_kind kind, int value, const char *te
 /* DESIGN: "<what failed> <object>: <cause>", the next step on a second line. */
 static _Noreturn void report(int code, const char *hint, const char *what, const char *cause)
 {
-    char text[1024];
-    int used = snprintf(text, sizeof text, "vsbox: %s%s%s", what, cause ? ": " : "", cause ? cause : "");
-    if (hint && used > 0 && (size_t)used < sizeof text)
-        snprintf(text + used, sizeof text - (size_t)used, "\n       %s", hint);
-    if (report_channel < 0 || !send_message(report_channel, MESSAGE_FAILED, code, text)) /* a filter may refuse to send */
-        fprintf(stderr, "%s\n", text);
+    char text[1025];
+    int used = snprintf(text, sizeof text - 1, "vsbox: %s%s%s", what, cause ? ": " : "", cause ? cause : "");
+    if (hint && used > 0 && (size_t)used < sizeof text - 1)
+        snprintf(text + used, sizeof text - 1 - (size_t)used, "\n       %s", hint);
+    /* a filter may refuse to send, and what a stream of stdio does: each C library does it in its own way */
+    if (report_channel < 0 || !send_message(report_channel, MESSAGE_FAILED, code, text)) {
+        size_t length = strlen(text);
+        text[length] = '\n'; /* in place of the NUL */
+        if (write(2, text, length + 1) < 0)
+            _exit(code);
+    }
     _exit(code);
 }
 

@@ -62,6 +62,7 @@ enum op {
     OP_BUBBLEWRAP,    /* si    the bwrap(1) that makes the namespaces in our place; 1: and the new root */
     OP_BUBBLEWRAP_ARGUMENTS, /* s* what it is told besides */
     OP_OVERLAY,       /* ss    source, target: the source as it is, with changes that are forgotten */
+    OP_SAME,          /* ss    source, target: the target's content must be the source's */
     OP_COUNT
 };
 
@@ -165,6 +166,9 @@ bool runs_python(const struct start *start);
 void refuse_uv(const struct start *start);
 bool is_installation(const struct start *start);
 char **build_argv(const struct start *start, const char **program);
+
+/* ---- guard.c ---- */
+void check_same(const struct start *start);
 
 /* ---- project*.c: what the host would execute in a project ---- */
 void project_begin(struct start *start);

@@ -151,7 +151,7 @@ def test_files_of_the_owner_stay_out_of_reach(installed: Installed) -> None:
     code = f"print(open({str(secret)!r}).read())"
     assert installed.box.person.run([sys.executable, "-c", code]).stdout == "secret\n"
     last = installed.run("python", "-c", code).stderr.splitlines()[-1]
-    assert last.startswith(("FileNotFoundError", "PermissionError"))
+    assert last.startswith(("vsbox.SandboxFileNotFoundError", "vsbox.SandboxPermissionError"))
 
 
 @with_packages

@@ -247,7 +247,7 @@ def test_a_script_that_runs_another_of_its_directory_needs_the_grant(tools: Tool
     """As get_output_via_markers.py runs interpreterInfo.py: only the first is named on the command line of Python."""
     inner = tools.person.write(extensions / "interpreterInfo.py", INFO)
     outer = tools.person.write(extensions / "get_output_via_markers.py", MARKERS)
-    assert tools.run("python", "-I", outer, inner).stderr.splitlines()[-1].startswith("FileNotFoundError")
+    assert tools.run("python", "-I", outer, inner).stderr.splitlines()[-1].startswith("vsbox.SandboxFileNotFoundError")
     tools.vsbox("allow", "--read", ".venv", extensions)
     try:
         assert tools.good("python", "-I", outer, inner).splitlines()[2] == "<<<"

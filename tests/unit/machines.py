@@ -118,7 +118,8 @@ def unmerged() -> HostFacts:
 
 
 def box(*, root: str = ROOT, trees: tuple[str, ...] = ("/usr",)) -> BoxFacts:
-    return BoxFacts(root, Interpreter(PYTHON, "3.11.9", trees), 1_700_000_000_000_000_000)
+    interpreter = Interpreter(PYTHON, "3.11.9", trees, (), "lib/python3.11/site-packages")
+    return BoxFacts(root, interpreter, 1_700_000_000_000_000_000)
 
 
 def policy(**keys: object) -> Policy:

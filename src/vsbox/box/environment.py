@@ -170,7 +170,7 @@ def _version_key(path: Path) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", path.parent.parent.name)]
 
 
-def _interpreter_of(info: object) -> Interpreter:
+def _interpreter_of(info: Any) -> Interpreter:
     executable = os.path.realpath(getattr(info, "system_executable"))  # noqa: B009 - untyped library
     prefixes = {getattr(info, name, None) for name in ("system_prefix", "system_exec_prefix")}
     stdlib = {getattr(info, "system_stdlib", None), getattr(info, "system_stdlib_platform", None)}
@@ -184,7 +184,10 @@ def _interpreter_of(info: object) -> Interpreter:
     if not any(is_below(executable, tree) for tree in trees):
         trees.add(executable)
     libraries = sorted(os.path.realpath(path) for path in stdlib if path)
-    return Interpreter(executable, str(getattr(info, "version_str", "")), tuple(sorted(trees)), tuple(libraries))
+    return Interpreter(
+        executable, str(getattr(info, "version_str", "")), tuple(sorted(trees)), tuple(libraries),
+        info.install_path("purelib").strip("/"),
+    )  # fmt: skip
 
 
 def main(argv: list[str]) -> int:

@@ -17,12 +17,14 @@ from vsbox.backends import choose
 from vsbox.box.layout import Layout
 from vsbox.box.pip import provide_pip
 from vsbox.errors import BoxError, CannotEnforceError, PolicyError, VsboxError
+from vsbox.guard.install import guard_content, put_guard
 from vsbox.host.collect import collect
 from vsbox.host.facts import HostFacts
 from vsbox.plan import steps
 from vsbox.plan.compile import compile_plan
 from vsbox.plan.encode import encode, fnv1a64
-from vsbox.plan.model import BoxFacts, Interpreter, Plan
+from vsbox.plan.guard import guard_config
+from vsbox.plan.model import BoxFacts, Interpreter, Plan, Tier
 from vsbox.plan.steps import printable
 from vsbox.plan.system import candidates
 from vsbox.policy.bwrap_options import Mapped, apply_bwrap_arguments, backend_for
@@ -227,6 +229,14 @@ def _put_all(layout: Layout, compiled: Compiled, variant: str) -> None:
     _put(layout, compiled.plan, path, is_variant=bool(variant))
 
 
+def provide_guard(layout: Layout, policy: Policy, compiled: Compiled) -> None:
+    """Put the guard into the environment, told what the plan grants."""
+    tier = Tier(compiled.plan.receipt.tier)
+    told = compiled.installing if compiled.installing and tier is not Tier.NAMESPACES else compiled.plan
+    files = guard_content(compiled.box, guard_config(policy, compiled.box, told, tier), layout.sandbox)
+    put_guard(layout.sandbox / "guard", layout.inside, compiled.box.interpreter.packages, files)
+
+
 def store(layout: Layout, policy: Policy) -> Plan:
     """Compile, prove and store the plan with its receipt. The old plan stays until this succeeds.
 
@@ -237,6 +247,7 @@ def store(layout: Layout, policy: Policy) -> Plan:
     compiled = plan_and_facts(layout, policy)
     plan = compiled.plan
     _restore_directories(layout)
+    provide_guard(layout, policy, compiled)
     for variant in layout.sandbox.glob("plan.x*"):
         variant.unlink(missing_ok=True)
     _put_all(layout, compiled, "")
@@ -245,13 +256,13 @@ def store(layout: Layout, policy: Policy) -> Plan:
     return plan
 
 
-def check_policy(layout: Layout, policy: Policy, root: Path) -> None:
-    """Refuse a policy that a box could not carry out at ``root``, where it is about to be.
+def prepare(layout: Layout, policy: Policy, root: Path) -> None:
+    """Put the guard into a box that is about to be at ``root``, and refuse a policy that it could not carry out there.
 
     Raises:
         VsboxError: as ``store`` would.
     """
-    plan_and_facts(layout, policy, root)
+    provide_guard(layout, policy, plan_and_facts(layout, policy, root))
 
 
 def store_unproven(layout: Layout, policy: Policy, root: Path) -> None:

@@ -24,9 +24,10 @@ from vsbox.box.layout import Layout, check_name, open_box
 from vsbox.box.staging import refuse_while_others_write, remove_stale, staging_beside
 from vsbox.box.store import (
     change_policy,
-    check_policy,
+    load_interpreter,
     load_policy,
     locked,
+    prepare,
     save_policy,
     store,
     store_unproven,
@@ -35,6 +36,7 @@ from vsbox.box.sync import HeldBack, check_launchers, sync_launchers
 from vsbox.box.tidy import settle
 from vsbox.box.tree import clone, exchange
 from vsbox.errors import BoxError, UsageError
+from vsbox.guard.install import take_guard
 from vsbox.host.collect import user_home
 from vsbox.host.running import running
 from vsbox.plan.model import Plan
@@ -256,7 +258,7 @@ def _wrap_environment(root: Path, policy: Policy) -> Wrapped:
         outfit(layout, root, interpreter)
         os.utime(layout.inside, ns=(times.st_atime_ns, times.st_mtime_ns))
         save_policy(layout, policy)
-        check_policy(layout, policy, root)
+        prepare(layout, policy, root)
         synced = sync_launchers(layout, policy)
         store_unproven(layout, policy, root)
         exchange(root, staging)
@@ -309,5 +311,6 @@ def unwrap(directory: str) -> Path:
     with _one_at_a_time(root), locked(layout), staging_beside(root) as staging:
         staging.rmdir()
         clone(layout.inside, staging, leave_out=ADDED)
+        take_guard(layout.sandbox / "guard", staging, load_interpreter(layout).packages)
         exchange(root, staging)
     return root

@@ -15,6 +15,7 @@ from vsbox.plan.aspects import judge
 from vsbox.plan.compilation import PIP_CACHE, Compilation
 from vsbox.plan.confinement import landlock_steps, limit_steps, seccomp_steps
 from vsbox.plan.environment import PASSED, search_path
+from vsbox.plan.guard import guard_places
 from vsbox.plan.model import BoxFacts, Plan, Tier
 from vsbox.plan.refusals import check
 from vsbox.plan.root import root_steps
@@ -38,6 +39,8 @@ def _head(c: Compilation) -> Iterator[Step]:
         yield steps.Alias("-m pip", f"{c.pip}/pip")
         for name in project.INSTALLER_MODULES:
             yield steps.Alias(f"-m {name}", f"{c.prefix}/bin/{name}")
+    if not c.namespaces:
+        yield from (steps.Same(source, target) for source, target in guard_places(c.box, c.prefix))
     yield steps.Keyring()
     yield steps.Bin(f"{c.prefix}/bin")
     yield steps.Home(c.home)

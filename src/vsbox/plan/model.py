@@ -21,6 +21,8 @@ class Tier(str, enum.Enum):
 class Interpreter(msgspec.Struct, frozen=True):
     """The base Python of a box: ``trees`` are the directories it runs from, ``libraries`` the standard library.
 
+    ``packages`` is where an environment of it has its packages, relative to its prefix.
+
     The library gets a rule of its own in the Landlock-only tier: the kernel climbs from a file to the
     first rule that decides, and imports open many files.
     """
@@ -29,6 +31,7 @@ class Interpreter(msgspec.Struct, frozen=True):
     version: str
     trees: tuple[str, ...]
     libraries: tuple[str, ...] = ()
+    packages: str = ""
 
 
 class BoxFacts(msgspec.Struct, frozen=True):
@@ -52,6 +55,11 @@ class BoxFacts(msgspec.Struct, frozen=True):
     def installs(self) -> str:
         """``$HOME`` while packages are installed: settings that other code left in its home do not count then."""
         return f"{self.root}/installs"
+
+    @property
+    def guard(self) -> str:
+        """The files of the guard that code inside has never been able to change."""
+        return f"{self.root}/sandbox/guard"
 
     @property
     def pip(self) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 
 from vsbox.plan import mounts, steps, system
 from vsbox.plan.compilation import PIP, PIP_CACHE, WORKDIR_MODES, Compilation
+from vsbox.plan.guard import guard_places
 from vsbox.plan.steps import BIND_DEVICE, BIND_OPTIONAL, BIND_PLAIN, BIND_WRITABLE, PROJECT_HIDE, Step
 from vsbox.policy.grants import Access, Grant, is_below
 
@@ -106,7 +107,8 @@ def _binds(c: Compilation) -> dict[str, Step]:
     binds |= mounts.bound_steps(c.mapped, c.facts, frozenset(binds))
     for path in _pinned(c, set(binds)):
         binds[path] = steps.Bind(path, path, BIND_WRITABLE)
-    return binds
+    # The way to these is not pinned: moved away, they are missed at the next start, which fails.
+    return binds | {target: steps.Bind(source, target, 0) for source, target in guard_places(c.box, c.box.root)}
 
 
 def _pinned(c: Compilation, bound: set[str]) -> set[str]:

@@ -402,4 +402,12 @@ class Overlay(Step, frozen=True):
     target: str
 
 
+class Same(Step, frozen=True):
+    """A file that code inside could change must be as it is outside, or nothing starts."""
+
+    CODE: ClassVar[int] = 46
+    source: str
+    target: str
+
+
 Steps: TypeAlias = tuple[Step, ...]

@@ -1,0 +1,52 @@
+/* Files that code inside could change and that must be as they are outside: what starts the guard, where nothing can be mounted
+ * over it. */
+#define _GNU_SOURCE
+#include "vsbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MOST_BYTES = 1 << 20 };
+
+struct content {
+    void *bytes;
+    size_t size;
+};
+
+/* False, with errno, where it is no regular file of a sensible size. */
+static bool read_whole(const char *path, struct content *content)
+{
+    struct stat status;
+    int fd = open_no_symlinks(path, O_RDONLY | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return false;
+    content->size = (size_t)status.st_size;
+    bool usable = S_ISREG(status.st_mode) && status.st_size > 0 && status.st_size <= MOST_BYTES;
+    content->bytes = usable ? mmap(NULL, content->size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+    close(fd);
+    if (!usable)
+        errno = EINVAL;
+    return content->bytes != MAP_FAILED;
+}
+
+void check_same(const struct start *start)
+{
+    for (uint32_t i = 0; i < start->plan.count; i++) {
+        const struct record *r = &start->plan.records[i];
+        struct content ours, theirs;
+        if (r->op != OP_SAME)
+            continue;
+        if (!read_whole(record_string(r, 0), &ours))
+            fail_errno("make it anew: vsbox sync", "cannot read %s", record_string(r, 0));
+        if (!read_whole(record_string(r, 1), &theirs))
+            fail_errno("code inside took it away; put it back: vsbox sync", "cannot read %s", record_string(r, 1));
+        if (ours.size != theirs.size || memcmp(ours.bytes, theirs.bytes, ours.size) != 0)
+            fail(EXIT_OWN_FAILURE, "code inside changed it; put it back: vsbox sync", "cannot trust %s", record_string(r, 1));
+        munmap(ours.bytes, ours.size);
+        munmap(theirs.bytes, theirs.size);
+    }
+}

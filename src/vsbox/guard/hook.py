@@ -1,0 +1,415 @@
+"""The guard: an audit hook that says what this sandbox denies, on whose behalf, and what would allow it.
+
+Copied into a box as ``_sandbox_hook.py`` and started by ``_sandbox.pth`` in every Python process there. A
+program of its own: the standard library only, Python 3.8 and newer, little at the start.
+
+Security: this explains; the kernel enforces. Code in the same process can get around it (``python -S``,
+ctypes, its own frames), and with ``--no-os-sandbox`` that is all there is.
+
+Source of the events: https://docs.python.org/3/library/audit_events.html
+"""
+
+import os
+import sys
+from errno import EACCES, ENETUNREACH, ENOENT, EROFS
+
+MOST_RECORDS = 1000
+MOST_BYTES = 1 << 20
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+STARTED_WITH = "VSBOX_STARTED_WITH"
+
+
+class SandboxPermissionError(PermissionError):
+    """The sandbox does not grant it."""
+
+    __module__ = "vsbox"
+
+
+class SandboxFileNotFoundError(SandboxPermissionError, FileNotFoundError):
+    """The same where what is not granted is not there: programs that look for a file catch this as ever."""
+
+    __module__ = "vsbox"
+
+
+class Present(Exception):
+    """The answer of a guard that is at work already."""
+
+
+def quoted(text):
+    """Return a JSON string; :mod:`json` costs more than the rest of a start."""
+    units = text.encode("utf-16-be", "surrogatepass")
+    codes = [units[i] << 8 | units[i + 1] for i in range(0, len(units), 2)]
+    return '"%s"' % "".join(chr(c) if 32 <= c < 127 and c not in (34, 92) else "\\u%04x" % c for c in codes)
+
+
+# ---- on whose behalf ----
+
+
+def read_text(path):
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read(1 << 22)
+
+
+def name_of(metadata):
+    """Return "name version" as a METADATA or PKG-INFO file says."""
+    found = {}
+    for line in read_text(metadata).splitlines():
+        key, colon, value = line.partition(":")
+        if not line:
+            break
+        if colon and key in ("Name", "Version"):
+            found[key] = value.strip()[:100]
+    return " ".join(filter(None, (found.get("Name"), found.get("Version"))))
+
+
+class Distributions:
+    """Maps files to the distributions installed here, by their RECORD; read when somebody asks first."""
+
+    def __init__(self, places):
+        self.places = places
+        self.known = {}
+        self.trees = None
+
+    def of(self, filename):
+        """Return "name version", or "" for a file that belongs to none."""
+        if filename not in self.known:
+            try:
+                self.known[filename] = self.search(filename)
+            except (OSError, ValueError):
+                self.known[filename] = ""
+        return self.known[filename]
+
+    def search(self, filename):
+        for place in self.places:
+            if filename.startswith(place + "/"):
+                return self.installed(place, filename[len(place) + 1 :])
+        for tree, name in self.editable():
+            if filename.startswith(tree + "/"):
+                return name
+        return self.being_built(filename)
+
+    def installed(self, place, relative):
+        for entry in sorted(os.listdir(place)):
+            if entry.endswith(".dist-info") and os.path.exists(os.path.join(place, entry, "RECORD")):
+                record = "\n" + read_text(os.path.join(place, entry, "RECORD"))
+                if "\n%s," % relative in record or '\n"%s",' % relative in record:
+                    return name_of(os.path.join(place, entry, "METADATA"))
+        return relative.split("/")[0]
+
+    def editable(self):
+        if self.trees is None:
+            self.trees = []
+            for place in self.places:
+                for entry in sorted(os.listdir(place)):
+                    url = os.path.join(place, entry, "direct_url.json")
+                    if entry.endswith(".dist-info") and os.path.exists(url):
+                        text = read_text(url)
+                        tree = text.partition('"file://')[2].partition('"')[0]
+                        if tree and '"editable": true' in text:
+                            self.trees.append((tree, name_of(os.path.join(place, entry, "METADATA"))))
+        return self.trees
+
+    def being_built(self, filename):
+        """The sources of a distribution that an installer has unpacked to build it."""
+        directory = os.path.dirname(filename)
+        while len(directory) > 1:
+            if os.path.exists(os.path.join(directory, "PKG-INFO")):
+                return name_of(os.path.join(directory, "PKG-INFO"))
+            directory = os.path.dirname(directory)
+        return ""
+
+
+# ---- what is granted ----
+
+
+class Guard:
+    """What one box grants, and what to do about the rest.
+
+    ``config`` is what vsbox/plan/guard.py makes of a plan.
+    """
+
+    def __init__(self, config):
+        self.root = config["root"]
+        self.tier = config["tier"]
+        self.logs = config["mode"] == "log"
+        self.offline = config["network"] == "none"
+        read, write, hidden = tuple(config["read"]), tuple(config["write"]), tuple(config["hidden"])
+        if self.tier == "none":  # what the launcher would have granted for this start
+            given = tuple(filter(None, os.environ.get(STARTED_WITH, "").split(os.pathsep)))
+            read, write = (read, write + given) if config["workdir"] == "write" else (read + given, write)
+        self.places = dict.fromkeys(hidden, 0)
+        self.places.update(dict.fromkeys(read, 1))
+        self.places.update(dict.fromkeys(write, 2))
+        self.records = config["records"]
+        self.stdlib = (os.path.dirname(os.__file__) + "/", "<frozen")
+        self.distributions = Distributions(config["packages"])
+        self.told = set()
+        self.busy = set()
+
+    def level(self, path):
+        """Return what the most specific grant gives: 0 nothing, 1 reading, 2 writing."""
+        while path not in self.places:
+            if path == "/" or not path:
+                return 0
+            path = path.rpartition("/")[0] or "/"
+        return self.places[path]
+
+    def is_reachable(self, path):
+        """Ask the kernel: the directory that a person stands in is granted when a command starts, not in the policy."""
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY))
+        except OSError as error:
+            return error.errno not in (EACCES, ENOENT) or (error.errno == ENOENT and self.tier != "namespaces")
+        return True
+
+    def is_changeable(self, path):
+        """Ask the kernel the same of writing, and change nothing by it."""
+        there = path
+        while not os.path.exists(there) and there != "/":
+            there = os.path.dirname(there)
+        if self.tier == "namespaces":
+            return os.access(there, os.W_OK)
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+        try:
+            os.close(os.open(there, flags | (os.O_TMPFILE if os.path.isdir(there) else 0)))
+        except OSError as error:
+            return error.errno != EACCES
+        return True
+
+    def check(self, operation, path, level, resolve_last=True):
+        """Raise, or report in mode log, unless ``path`` is granted; ``level``: 1 reading, 2 writing."""
+        from _thread import get_ident
+
+        if isinstance(path, int) or get_ident() in self.busy:
+            return
+        self.busy.add(get_ident())
+        try:
+            given = os.fsdecode(path)
+            whole = os.path.abspath(given)
+            real = os.path.realpath(whole)
+            if not resolve_last:
+                real = os.path.join(os.path.realpath(os.path.dirname(whole)), os.path.basename(whole))
+            if self.level(real) >= level:
+                return
+            asked = whole if resolve_last else os.path.dirname(whole)  # links of /proc lead where no path does
+            if self.tier != "none" and (self.is_reachable(asked) if level == 1 else self.is_changeable(asked)):
+                return
+            self.deny(operation, given, real, level)
+        finally:
+            self.busy.discard(get_ident())
+
+    def deny(self, operation, given, real, level):
+        option = "" if level == 2 else "--read "
+        advice = "vsbox allow %s%s %s" % (option, self.root, real)
+        there = os.path.lexists(real if level == 1 else os.path.dirname(real))
+        shadow = self.tier == "namespaces" and not there
+        number = ENOENT if shadow else EROFS if self.tier == "namespaces" and level == 2 else EACCES
+        who = self.record(operation, real, "not granted in %s/sandbox/sandbox.json" % self.root, advice)
+        if not self.logs:
+            cause = os.strerror(number)
+            text = "%s (the sandbox grants no %s%s; to allow it, outside: %s)" % (cause, operation, who, advice)
+            raise (SandboxFileNotFoundError if shadow else SandboxPermissionError)(number, text, given)
+
+    def deny_network(self, operation, target):
+        advice = 'in %s/sandbox/sandbox.json: "network": "host"' % self.root
+        who = self.record(operation, target, "the policy says network: none", advice)
+        if not self.logs:
+            text = "%s (the sandbox has no network%s; to allow it, %s)" % (os.strerror(ENETUNREACH), who, advice)
+            raise SandboxPermissionError(ENETUNREACH, text, target)
+
+    def callers(self):
+        """Return who is at work, innermost first: (distribution or "", file, line)."""
+        found = []
+        frame = sys._getframe(1)
+        while frame is not None and len(found) < 50:
+            code = frame.f_code
+            filename = code.co_filename
+            if code.co_filename != OWN_FILE and not filename.startswith(self.stdlib) and filename != "<string>":
+                filename = os.path.abspath(filename)
+                found.append((self.distributions.of(filename), filename, frame.f_lineno))
+            frame = frame.f_back
+        return found
+
+    def record(self, operation, target, rule, advice):
+        """Write one line for ``vsbox report``, once for each thing; return on whose behalf it was."""
+        callers = self.callers()
+        blamed = next((caller for caller in callers if caller[0]), callers[0] if callers else ("", "", 0))
+        chain = []
+        for name, _, _ in callers:
+            if name and name not in chain:
+                chain.append(name)
+        where = "%s:%d" % (blamed[1], blamed[2]) if blamed[1] else ""
+        who = " to %s" % (blamed[0] or "your code") + (" (%s)" % where if where else "") if callers else ""
+        if (operation, target) not in self.told and len(self.told) < MOST_RECORDS:
+            self.told.add((operation, target))
+            self.write(operation, target, rule, advice, blamed[0], where, chain)
+        return who
+
+    def write(self, operation, target, rule, advice, distribution, where, chain):
+        import time
+
+        fields = (
+            ("operation", operation), ("target", target), ("distribution", distribution), ("where", where),
+            ("program", os.path.basename(sys.argv[0] or "python") if hasattr(sys, "argv") and sys.argv else "python"),
+            ("rule", rule), ("allow", advice), ("layer", "guard"),
+        )
+        line = '{"time": %.3f, "pid": %d, "blocked": %s, "chain": [%s], %s}\n' % (
+            time.time(), os.getpid(), "false" if self.logs else "true", ", ".join(map(quoted, chain)),
+            ", ".join("%s: %s" % (quoted(key), quoted(value)) for key, value in fields),
+        )
+        if self.logs:
+            text = "vsbox: would deny: %s %s%s\n" % (operation, target, " by " + distribution if distribution else "")
+            try:
+                os.write(2, text.encode("utf-8", "backslashreplace"))
+            except OSError:
+                pass
+        for path in self.records:
+            try:
+                number = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            except OSError:
+                continue
+            try:
+                if os.fstat(number).st_size < MOST_BYTES:
+                    os.write(number, line.encode("utf-8"))
+            except OSError:
+                pass
+            finally:
+                os.close(number)
+            return
+
+    # ---- the events ----
+
+    def opened(self, args):
+        path, mode, flags = args
+        if mode is None and not os.path.isabs(os.fspath(path) if not isinstance(path, int) else "/"):
+            return  # os.open with dir_fd says nothing of the directory: the kernel's
+        self.check("write" if flags & WRITING else "read", path, 2 if flags & WRITING else 1)
+
+    def handlers(self):
+        """Return event -> function of its arguments; what is not in it is nobody's business here."""
+
+        def reading(operation):
+            return lambda args: self.check(operation, args[0] if args[0] is not None else ".", 1)
+
+        def changing(operation, index=0, fd_index=None, resolve_last=False):
+            def handle(args):
+                if fd_index is None or len(args) <= fd_index or args[fd_index] in (-1, None):
+                    self.check(operation, args[index], 2, resolve_last)
+
+            return handle
+
+        def both(operation):
+            first, second = changing(operation, 0, 2), changing(operation, 1, 3)
+            return lambda args: (first(args), second(args))
+
+        def executed(args):
+            if args[0] and os.sep in os.fsdecode(args[0]):
+                self.check("execute", args[0], 1)
+
+        def loaded(args):
+            if isinstance(args[0], (str, bytes)) and os.sep in os.fsdecode(args[0]):
+                self.check("load", args[0], 1)
+
+        def imported(args):
+            if args[1]:
+                self.check("load", args[1], 1)
+
+        def database(args):
+            name = os.fsdecode(args[0]) if not isinstance(args[0], int) else ""
+            if name and name != ":memory:" and not name.startswith("file:"):
+                self.check("open", name, 1 if os.path.exists(name) else 2)
+
+        def connected(args):
+            address = args[1]
+            if isinstance(address, (str, bytes)):
+                if address and address[:1] not in ("\0", b"\0"):
+                    self.check("connect", address, 1)
+            elif self.offline and isinstance(address, tuple) and address and not is_own_host(address[0]):
+                self.deny_network("connect", "%s port %s" % (address[0], address[1] if len(address) > 1 else "?"))
+
+        def resolved(args):
+            host = args[0].decode("ascii", "replace") if isinstance(args[0], bytes) else args[0]
+            if self.offline and isinstance(host, str) and not is_own_host(host) and not is_address(host):
+                self.deny_network("resolve", host)
+
+        def asked_for(args):
+            raise Present
+
+        def guarded(args):
+            if type(args[0]) is type(install) and args[0].__code__.co_filename == OWN_FILE:
+                raise SandboxPermissionError(EACCES, "%s (the sandbox's guard cannot be changed)" % os.strerror(EACCES))
+
+        table = {
+            "open": self.opened, "os.listdir": reading("list"), "os.scandir": reading("list"),
+            "os.chdir": reading("enter") if self.tier != "landlock" else lambda args: None,  # Landlock lets it pass
+            "os.mkdir": changing("create", 0, 2), "os.rmdir": changing("remove", 0, 1),
+            "os.remove": changing("remove", 0, 1), "os.rename": both("rename"), "os.link": both("link"),
+            "os.symlink": changing("create", 1, 2), "os.truncate": changing("write", resolve_last=True),
+            "os.chmod": changing("change", 0, 2, True), "os.chown": changing("change", 0, 3, True),
+            "os.utime": changing("change", 0, 3, True), "os.setxattr": changing("change", resolve_last=True),
+            "os.removexattr": changing("change", resolve_last=True), "shutil.rmtree": changing("remove", 0, 1),
+            "shutil.chown": changing("change", resolve_last=True), "tempfile.mkstemp": changing("create"),
+            "tempfile.mkdtemp": changing("create"), "sqlite3.connect": database, "ctypes.dlopen": loaded,
+            "import": imported, "os.exec": executed, "os.posix_spawn": executed, "os.spawn": lambda a: executed(a[1:]),
+            "subprocess.Popen": executed, "pty.spawn": lambda a: executed(a[0][:1]) if a[0] else None,
+            "socket.connect": connected, "socket.sendto": connected, "socket.sendmsg": connected,
+            "socket.getaddrinfo": resolved, "socket.gethostbyname": resolved,
+            "vsbox.guard": asked_for, "object.__setattr__": guarded, "object.__delattr__": guarded,
+        }  # fmt: skip
+        return {event: answering(handle) for event, handle in table.items()}
+
+
+def answering(handle):
+    """Return a handler that raises nothing but answers: what is wrong with the arguments, the call itself will say."""
+
+    def answer(args):
+        try:
+            handle(args)
+        except (SandboxPermissionError, Present):
+            raise
+        except (ArithmeticError, AttributeError, ImportError, LookupError, OSError, TypeError, ValueError):
+            pass
+
+    return answer
+
+
+def is_own_host(host):
+    return isinstance(host, str) and (host in ("localhost", "::1", "", "0.0.0.0", "::") or host.startswith("127."))
+
+
+def is_address(host):
+    return ":" in host or all(part.isdigit() for part in host.split("."))
+
+
+def handlers_for(config: "dict") -> "dict":
+    """Return the handlers of the events that count."""
+    return Guard(config).handlers()
+
+
+def install(config):
+    """Begin to watch this process, unless a guard does so already."""
+    try:
+        sys.audit("vsbox.guard")
+    except Exception as error:
+        if type(error).__name__ == "Present":  # of this copy or another
+            return
+        raise
+    find = handlers_for(config).get
+
+    def hook(event, args):
+        handle = find(event)
+        if handle is not None:
+            handle(args)
+
+    sys.addaudithook(hook)
+
+
+OWN_FILE = install.__code__.co_filename
+
+
+def start():
+    """Entry point of ``_sandbox.start``: the configuration lies beside this file."""
+    import json
+
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "_sandbox.json"), encoding="utf-8") as file:
+        install(json.load(file))

@@ -1,0 +1,198 @@
+"""The guard's files, made outside and put into an environment that code inside may have rearranged.
+
+Security: of that environment every directory on the way is opened without following links, and a file is
+replaced as a whole, so nothing of the host can be reached through it. Nothing there is read but to compare.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import marshal
+import os
+import secrets
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from vsbox.errors import BoxError
+from vsbox.guard.hook import handlers_for
+from vsbox.plan.guard import START_FILE, guard_files
+from vsbox.plan.model import BoxFacts, Interpreter
+
+HOOK: Final = Path(__file__).with_name("hook.py")
+FIRST: Final = Path(__file__).with_name("first.py")
+CODE_NAME: Final = "<vsbox guard>"
+SECONDS: Final = 60
+NOTHING: Final = dict.fromkeys(("read", "write", "hidden", "packages", "records"), ()) | dict.fromkeys(
+    ("root", "tier", "mode", "network", "workdir"), ""
+)
+COMPILE: Final = (
+    "import marshal, sys\n"
+    "sources = sys.stdin.buffer.read().split(b'\\0')\n"
+    f"codes = [compile(s, {CODE_NAME!r}, 'exec', dont_inherit=True, optimize=2) for s in sources]\n"
+    "first, hook = map(marshal.dumps, codes)\n"
+    "sys.stdout.buffer.write(len(first).to_bytes(4, 'little') + first + hook)"
+)
+BEGIN: Final = (
+    "try:\n import marshal;d=open({path!r},'rb').read();exec(marshal.loads(d[12:]),{{'data':d}})\n"
+    "except BaseException:\n import os;os.write(2,{message!r});os._exit(125)\n"
+)
+"""Code of the ``.pth`` file, as short as can be, since it is compiled at every start. What fails there, site prints and
+goes on: so a guard that cannot start ends Python itself."""
+BROKEN: Final = "vsbox: cannot start Python: its guard is broken\n       put it back, outside: vsbox sync {root}\n"
+EVENTS: Final = tuple(sorted(handlers_for(NOTHING)))
+FLAGS: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def compile_hook(interpreter: Interpreter, place: Path) -> bytes:
+    """Return the hook as code of this Python, marshalled; made once and kept in ``place``, which is outside.
+
+    Raises:
+        BoxError: the interpreter cannot do it.
+    """
+    source = FIRST.read_bytes() + b"\0" + HOOK.read_bytes()
+    status = Path(interpreter.executable).stat()
+    key = os.fsencode(f"{interpreter.executable}\0{interpreter.version}\0{status.st_size}\0{status.st_mtime_ns}\0")
+    kept = place / f"guard-{hashlib.sha256(key + source).hexdigest()[:16]}"
+    with contextlib.suppress(FileNotFoundError):
+        return kept.read_bytes()
+    argv = [interpreter.executable, "-I", "-S", "-c", COMPILE]
+    done = subprocess.run(argv, input=source, capture_output=True, env={}, cwd="/", timeout=SECONDS, check=False)
+    if done.returncode:
+        cause = done.stderr.decode(errors="replace").strip()[-300:]
+        raise BoxError(f"cannot compile the guard with {interpreter.executable}: {cause}")
+    for old in place.glob("guard-*"):
+        old.unlink(missing_ok=True)
+    temporary = kept.with_name(f".{kept.name}")
+    temporary.write_bytes(done.stdout)
+    temporary.replace(kept)
+    return done.stdout
+
+
+def _prefixes(config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+    """Return where reading is granted, where writing is, and where in those less is: each path with a slash behind."""
+
+    def below(*lists: str) -> tuple[str, ...]:
+        return tuple(f"{path}/" for name in lists for path in config[name])
+
+    writable = below("write")
+    less = (path for path in below("read", "hidden") if path.startswith(writable))
+    return below("read", "write"), writable, below("hidden"), tuple(less)
+
+
+def _join(code: bytes, config: Mapping[str, Any]) -> bytes:
+    """Return what ``first.py`` reads: where the other parts begin, its own code, grants, configuration, the hook."""
+    size = int.from_bytes(code[:4], "little")
+    first, hook = code[4 : 4 + size], code[4 + size :]
+    granted = marshal.dumps((_prefixes(config), EVENTS), 2)  # a format that every Python reads
+    told = marshal.dumps(dict(config), 2)
+    parts = [first, granted, told, hook]
+    starts = [12 + sum(map(len, parts[:number])) for number in (1, 2, 3)]
+    return b"".join(start.to_bytes(4, "little") for start in starts) + b"".join(parts)
+
+
+def guard_content(box: BoxFacts, config: Mapping[str, Any], place: Path) -> dict[str, bytes]:
+    """Return each file of the guard of a box."""
+    packages = config["packages"][0]
+    begin = BEGIN.format(path=f"{packages}/_sandbox_hook.bin", message=os.fsencode(BROKEN.format(root=box.root)))
+    content = {
+        "_sandbox.pth": f"import sys; exec({begin!r}, {{}})\n".encode(),
+        "_sandbox_hook.py": HOOK.read_bytes(),
+        "_sandbox_hook.bin": _join(compile_hook(box.interpreter, place), config),
+        "_sandbox.json": json.dumps(config, indent=2).encode() + b"\n",
+        START_FILE: b"_sandbox_hook:start\n",
+    }
+    return {name: content[name] for name in guard_files(box)}
+
+
+@contextlib.contextmanager
+def _opened(root: Path, relative: str) -> Iterator[int]:
+    """Open a directory below another without following any link.
+
+    Raises:
+        BoxError: there is none.
+    """
+    descriptor = os.open(root, FLAGS)
+    try:
+        for part in relative.split("/"):
+            inner = os.open(part, FLAGS, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+        yield descriptor
+    except OSError as error:
+        raise BoxError(
+            f"cannot put the guard into {root}/{relative}: {error.strerror}",
+            hint="code inside broke its environment; make it anew: vsbox --clear DIR",
+        ) from error
+    finally:
+        os.close(descriptor)
+
+
+def _has(directory: int, name: str, data: bytes) -> bool:
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)  # type: ignore[attr-defined,unused-ignore]
+    except OSError:
+        return False
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(len(data) + 1) == data
+
+
+def _replace(directory: int, name: str, data: bytes) -> None:
+    temporary = f".{name}.{secrets.token_hex(4)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC  # type: ignore[attr-defined,unused-ignore]
+    try:
+        with os.fdopen(os.open(temporary, flags, 0o644, dir_fd=directory), "wb") as file:
+            file.write(data)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=directory)
+        raise
+
+
+def put_guard(own: Path, environment: Path, packages: str, files: Mapping[str, bytes]) -> None:
+    """Write the guard to ``own``, which is outside, and into the packages of an environment.
+
+    Its directory keeps its times: what is added is nobody's change.
+
+    Raises:
+        BoxError: the environment has no such directory, or a link in its place.
+    """
+    own.mkdir(exist_ok=True)
+    with _opened(own.parent, own.name) as directory:
+        _put(directory, files)
+    with _opened(environment, packages) as directory:
+        before = os.fstat(directory)
+        if _put(directory, files):
+            os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _put(directory: int, files: Mapping[str, bytes]) -> bool:
+    _sweep(directory)
+    missing = [name for name, data in files.items() if not _has(directory, name, data)]
+    for name in missing:
+        _replace(directory, name, files[name])
+    return bool(missing)
+
+
+def _sweep(directory: int) -> None:
+    """Remove what a command that was killed left behind."""
+    for name in os.listdir(directory):
+        if name.startswith("._sandbox"):
+            os.unlink(name, dir_fd=directory)
+
+
+def take_guard(own: Path, environment: Path, packages: str) -> None:
+    """Take the guard's files out of an environment again, as far as they are ours."""
+    if not own.is_dir() or not packages:
+        return
+    with _opened(environment, packages) as directory:
+        before = os.fstat(directory)
+        _sweep(directory)
+        for path in own.iterdir():
+            if _has(directory, path.name, path.read_bytes()):
+                os.unlink(path.name, dir_fd=directory)
+        os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -35,7 +35,12 @@ class Box:
 
     @property
     def bare(self) -> str:
-        """The environment's own Python, unconfined."""
+        """The environment's own Python, unconfined and without the guard."""
+        return str(self.root.with_name(f"{self.root.name}-bare") / "bin" / "python")
+
+    @property
+    def guarded(self) -> str:
+        """The same with the guard."""
         return str(self.root / "inside" / "bin" / "python")
 
 
@@ -68,10 +73,10 @@ def both(budget: float) -> dict[str, float]:
     return dict.fromkeys(BACKENDS, budget)
 
 
-START_BUDGETS = {"native": 1.30, "bubblewrap": 1.60, "landlock": 1.12}
+START_BUDGETS = {"native": 1.30, "bubblewrap": 1.60, "landlock": 1.12, "guard": 1.06}
 CASES = (
     Case("start", "python -c pass", lambda _: ("-c", "pass"), START_BUDGETS, 200),
-    Case("files", "20,000 x stat, open, close", workload("stat_open_close"), both(1.20), 20),
+    Case("files", "20,000 x stat, open, close", workload("stat_open_close"), both(1.20) | {"guard": 1.10}, 20),
     Case("forks", "200 x fork", workload("forks"), both(1.15), 20),
     Case("numbers", "numpy and pandas", workload("numbers"), both(1.02), 10, ("numpy", "pandas")),
     Case("pytest", "790 tests", suite, both(1.02), 10, ("pytest",)),
@@ -108,6 +113,9 @@ def make_box(backend: str, place: Path, packages: set[str]) -> Box:
         why = run_quietly(root / "bin" / "pip", "install", "-q", "--disable-pip-version-check", package)
         if why:
             lacking[package] = why
+    if not problem:
+        bare = root.with_name(f"{root.name}-bare")
+        shutil.copytree(root / "inside", bare, symlinks=True, ignore=shutil.ignore_patterns("_sandbox*"))
     return Box(backend, root, problem, lacking)
 
 
@@ -117,6 +125,8 @@ def variants(boxes: list[Box]) -> Iterator[tuple[str, Box, Argv]]:
         yield box.backend, box, (str(box.root / "bin" / "python"),)
     bwrap = shutil.which("bwrap")
     usable = [box for box in boxes if not box.problem]
+    if usable:
+        yield "guard", usable[0], (usable[0].guarded,)
     if bwrap and usable:
         yield "bwrap", usable[0], (bwrap, *BWRAP, usable[0].bare)
 

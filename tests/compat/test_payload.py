@@ -70,7 +70,8 @@ def test_closed_shared_memory_is_a_plain_error(
     box = make_box(person, "landlock")
     done = run_until(SECONDS, person, [str(box.bin / "python"), str(program), name], cwd=program.parent)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(("PermissionError: [Errno 13]", "vsbox.SandboxPermissionError: [Errno 13]"))
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(("PermissionError: [Errno 13]", "vsbox.SandboxPermissionError: [Errno 13]"))
 
 
 ABSTRACT = """

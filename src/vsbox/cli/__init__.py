@@ -20,6 +20,7 @@ COMMANDS = {
     "deny": "vsbox.cli.allow",
     "expose": "vsbox.cli.expose",
     "explain": "vsbox.cli.explain",
+    "report": "vsbox.cli.report",
     "check": "vsbox.cli.check",
     "doctor": "vsbox.cli.doctor",
     "list": "vsbox.cli.running",
@@ -30,7 +31,7 @@ COMMANDS = {
 }
 
 
-PLANNED = ("learn", "report", "diff", "apparmor", "run", "python")
+PLANNED = ("learn", "diff", "apparmor", "run", "python")
 
 
 def _refuse_slip(word: str) -> None:

@@ -70,7 +70,7 @@ def _policy(options: dict[str, Any]) -> Policy:
 
     if options["no_os_sandbox"]:
         raise UsageError(
-            "cannot use --no-os-sandbox: it needs the audit hook, which this version does not have",
+            "cannot use --no-os-sandbox: that takes a start without kernel limits, which this version does not have",
             hint="without it the kernel confines, which is stronger",
         )
     document = {

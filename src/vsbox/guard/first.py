@@ -25,39 +25,42 @@ def load(data):
 
 def install(data):
     """Begin to watch this process."""
-    (readable, writable, less_readable, less_writable), events = part(data, 0)
+    (readable, mixed, hidden, writable, mixed_writable, protected), events = part(data, 0)
     watched = frozenset(events)
     try:
         here = os.getcwd()
     except OSError:
         here = "/"
     if here != "/":  # a command starts where it may read
-        readable += (here + "/",)
+        mixed += (here + "/",)
     handlers = None
     is_loading = False
     function = type(install)
 
-    def hook(event, args):
+    def may_read(path):
+        return path.startswith(readable) or (path.startswith(mixed) and not path.startswith(hidden))
+
+    def hook(event, args, string=str, writing=WRITING):
         nonlocal handlers, is_loading
-        if event not in watched:
-            return
         if event == "open":
             path, _, flags = args
-            if path.__class__ is str and ".." not in path:
-                if flags & WRITING:
-                    if path.startswith(writable) and not path.startswith(less_writable):
+            if path.__class__ is string and ".." not in path:
+                if flags & writing:
+                    if path.startswith(writable):
                         return
-                elif path[:1] != "/" or (path.startswith(readable) and not path.startswith(less_readable)):
+                    if path.startswith(mixed_writable) and not path.startswith(protected):
+                        return
+                elif path.startswith(readable) or path[:1] != "/" or may_read(path):
                     return
+        elif event not in watched:
+            return
         elif event == "import":
-            if args[1] is None or (args[1].startswith(readable) and not args[1].startswith(less_readable)):
+            if args[1] is None or may_read(args[1]):
                 return
         elif event == "os.listdir" or event == "os.scandir":
             path = args[0]
-            if path.__class__ is str and ".." not in path:
-                path += "/"
-                if path.startswith(readable) and not path.startswith(less_readable):
-                    return
+            if path.__class__ is string and ".." not in path and may_read(path + "/"):
+                return
         elif (event == "object.__setattr__" or event == "object.__delattr__") and type(args[0]) is not function:
             return
         if handlers is None:

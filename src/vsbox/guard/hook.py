@@ -42,6 +42,13 @@ def quoted(text):
     return '"%s"' % "".join(chr(c) if 32 <= c < 127 and c not in (34, 92) else "\\u%04x" % c for c in codes)
 
 
+def shell_word(text):
+    """Return text as a word that people can paste into a shell."""
+    if text and all(character.isalnum() or character in "@%+=:,./-_" for character in text):
+        return text
+    return "'%s'" % text.replace("'", "'\"'\"'")
+
+
 # ---- on whose behalf ----
 
 
@@ -200,7 +207,7 @@ class Guard:
 
     def deny(self, operation, given, real, level):
         option = "" if level == 2 else "--read "
-        advice = "vsbox allow %s%s %s" % (option, self.root, real)
+        advice = "vsbox allow %s%s %s" % (option, shell_word(self.root), shell_word(real))
         there = os.path.lexists(real if level == 1 else os.path.dirname(real))
         shadow = self.tier == "namespaces" and not there
         number = ENOENT if shadow else EROFS if self.tier == "namespaces" and level == 2 else EACCES
@@ -212,7 +219,7 @@ class Guard:
 
     def deny_network(self, operation, target):
         advice = 'in %s/sandbox/sandbox.json: "network": "host"' % self.root
-        who = self.record(operation, target, "the policy says network: none", advice)
+        who = self.record(operation, target, "this box has no network", advice)
         if not self.logs:
             text = "%s (the sandbox has no network%s; to allow it, %s)" % (os.strerror(ENETUNREACH), who, advice)
             raise SandboxPermissionError(ENETUNREACH, text, target)

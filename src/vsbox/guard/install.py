@@ -24,6 +24,7 @@ from vsbox.plan.model import BoxFacts, Interpreter
 
 HOOK: Final = Path(__file__).with_name("hook.py")
 FIRST: Final = Path(__file__).with_name("first.py")
+MARK: Final = "_vsbox_guard"
 CODE_NAME: Final = "<vsbox guard>"
 SECONDS: Final = 60
 NOTHING: Final = dict.fromkeys(("read", "write", "hidden", "packages", "records"), ()) | dict.fromkeys(
@@ -73,14 +74,21 @@ def compile_hook(interpreter: Interpreter, place: Path) -> bytes:
 
 
 def _prefixes(config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-    """Return where reading is granted, where writing is, and where in those less is: each path with a slash behind."""
+    """Return, for reading and for writing: prefixes where it is granted throughout, where in part, and where not.
+
+    Each path has a slash behind. What is opened most comes first: the box, then what is near the root.
+    """
 
     def below(*lists: str) -> tuple[str, ...]:
-        return tuple(f"{path}/" for name in lists for path in config[name])
+        every = {f"{path}/" for name in lists for path in config[name]}
+        paths = sorted(every, key=lambda path: (path.count("/"), path))
+        return tuple(sorted(paths, key=lambda path: path != f"{config['root']}/"))
 
-    writable = below("write")
-    less = (path for path in below("read", "hidden") if path.startswith(writable))
-    return below("read", "write"), writable, below("hidden"), tuple(less)
+    def split(granted: tuple[str, ...], less: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+        mixed = tuple(path for path in granted if any(other.startswith(path) for other in less))
+        return tuple(path for path in granted if path not in mixed), mixed, less
+
+    return *split(below("read", "write"), below("hidden")), *split(below("write"), below("read", "hidden"))
 
 
 def _join(code: bytes, config: Mapping[str, Any]) -> bytes:
@@ -99,7 +107,8 @@ def guard_content(box: BoxFacts, config: Mapping[str, Any], place: Path) -> dict
     packages = config["packages"][0]
     begin = BEGIN.format(path=f"{packages}/_sandbox_hook.bin", message=os.fsencode(BROKEN.format(root=box.root)))
     content = {
-        "_sandbox.pth": f"import sys; exec({begin!r}, {{}})\n".encode(),
+        # site reads the files of an environment twice: https://github.com/python/cpython, Lib/site.py, venv and main
+        "_sandbox.pth": f"import sys; hasattr(sys, {MARK!r}) or exec({begin!r}, {{}}); sys.{MARK} = 1\n".encode(),
         "_sandbox_hook.py": HOOK.read_bytes(),
         "_sandbox_hook.bin": _join(compile_hook(box.interpreter, place), config),
         "_sandbox.json": json.dumps(config, indent=2).encode() + b"\n",

@@ -20,7 +20,7 @@ def check(c: Compilation) -> None:
     """
     if c.policy.mode != "enforce":
         raise CannotEnforceError(
-            "cannot use mode 'log': it needs the audit hook, which this version does not have",
+            "cannot use mode 'log': that takes a start without kernel limits, which this version does not have",
             hint='set "mode": "enforce" in sandbox.json',
         )
     if c.facts.machine not in MACHINES:

@@ -1,0 +1,98 @@
+"""What guards have noted of denials, read outside for a report.
+
+Security: code inside writes these files and may forge what it likes, as long as it is a line of this form. So they
+are opened without following links, read up to a limit, and shown as text; nothing is decided by them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+MOST_BYTES: Final = 4 << 20
+MOST_RECORDS: Final = 20_000
+
+Short = Annotated[str, msgspec.Meta(max_length=200)]
+Long = Annotated[str, msgspec.Meta(max_length=8200)]
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing that was denied.
+
+    ``time``: seconds since 1970. ``blocked``: it was, and not only reported. ``distribution``: "name version" of the
+    innermost installed package at work, or "" for code that belongs to none, at ``where`` (file:line); ``chain``: all
+    of them, innermost first. ``rule`` is what denies, ``allow`` what would allow it, ``layer`` who noticed.
+    """
+
+    time: float
+    pid: int
+    blocked: bool
+    chain: Annotated[tuple[Short, ...], msgspec.Meta(max_length=50)]
+    operation: Short
+    target: Long
+    distribution: Short
+    where: Long
+    program: Long
+    rule: Long
+    allow: Long
+    layer: Short
+
+
+READING: Final = frozenset({"read", "list", "enter", "open", "execute", "load", "connect"})
+NETWORK: Final = "this box has no network"
+
+
+def advice(record: Record, box: str) -> str:
+    """Return what would allow it, as typed in a shell. People paste it: so it is made here, and not the record's."""
+    if record.rule == NETWORK:
+        return '"network": "host" in sandbox.json'
+    option = "--read " if record.operation in READING else ""
+    return f"vsbox allow {option}{shlex.quote(box)} {shlex.quote(record.target)}"
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of a box, oldest first, and how many lines were none."""
+
+    records: tuple[Record, ...]
+    unreadable: int
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # type: ignore[attr-defined,unused-ignore]
+    try:
+        descriptor = os.open(path, flags)
+    except OSError:
+        return
+    with os.fdopen(descriptor, "rb") as file:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            yield from file.read(MOST_BYTES).splitlines()
+
+
+def _decode(line: bytes) -> Record | None:
+    try:
+        return msgspec.json.decode(line, type=Record)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def read_records(paths: Iterable[Path]) -> Records:
+    """Return what these files hold; a file that is not there holds nothing."""
+    read = [_decode(line) for path in paths for line in _lines(path)]
+    found = sorted(filter(None, read), key=lambda record: record.time)
+    return Records(tuple(found[-MOST_RECORDS:]), read.count(None))
+
+
+def forget(paths: Iterable[Path]) -> None:
+    """Remove the files."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()

@@ -16,11 +16,11 @@ def part(data, number):
     return marshal.loads(data[int.from_bytes(data[4 * number : 4 * number + 4], "little") :])
 
 
-def load(data):
-    """Return the function of each event that counts."""
+def load(data, learned):
+    """Return the function of each event that counts; ``learned`` is to take directories that the kernel grants."""
     space = {"__name__": "_sandbox_hook", "__builtins__": __builtins__}
     exec(part(data, 2), space)
-    return space["handlers_for"](part(data, 1))
+    return space["handlers_for"](part(data, 1), learned)
 
 
 def install(data):
@@ -28,17 +28,18 @@ def install(data):
     (readable, mixed, hidden, writable, mixed_writable, protected), events = part(data, 0)
     watched = frozenset(events)
     try:
-        here = os.getcwd()
+        here = os.getcwd()  # listed for the first import that is not built in: not worth a closer look
     except OSError:
-        here = "/"
-    if here != "/":  # a command starts where it may read
-        mixed += (here + "/",)
+        here = None
+    learned = set()
     handlers = None
     is_loading = False
     function = type(install)
 
     def may_read(path):
-        return path.startswith(readable) or (path.startswith(mixed) and not path.startswith(hidden))
+        if path.startswith(readable) or (path.startswith(mixed) and not path.startswith(hidden)):
+            return True
+        return path[: path.rfind("/") + 1] in learned
 
     def hook(event, args, string=str, writing=WRITING):
         nonlocal handlers, is_loading
@@ -46,6 +47,8 @@ def install(data):
             path, _, flags = args
             if path.__class__ is string and ".." not in path:
                 if flags & writing:
+                    if path[:1] != "/":
+                        path = os.getcwd() + "/" + path
                     if path.startswith(writable):
                         return
                     if path.startswith(mixed_writable) and not path.startswith(protected):
@@ -59,7 +62,7 @@ def install(data):
                 return
         elif event == "os.listdir" or event == "os.scandir":
             path = args[0]
-            if path.__class__ is string and ".." not in path and may_read(path + "/"):
+            if path.__class__ is string and (path == here or (".." not in path and may_read(path + "/"))):
                 return
         elif (event == "object.__setattr__" or event == "object.__delattr__") and type(args[0]) is not function:
             return
@@ -67,7 +70,7 @@ def install(data):
             if is_loading:
                 return
             is_loading = True
-            handlers = load(data)
+            handlers = load(data, learned)
         handlers[event](args)
 
     sys.addaudithook(hook)

@@ -15,6 +15,7 @@ from errno import EACCES, ENETUNREACH, ENOENT, EROFS
 
 MOST_RECORDS = 1000
 MOST_BYTES = 1 << 20
+MOST_LEARNED = 1000
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 STARTED_WITH = "VSBOX_STARTED_WITH"
 
@@ -151,6 +152,7 @@ class Guard:
         self.stdlib = (os.path.dirname(os.__file__) + "/", "<frozen")
         self.distributions = Distributions(config["packages"])
         self.told = set()
+        self.learned = set()
         self.busy = set()
 
     def level(self, path):
@@ -167,6 +169,8 @@ class Guard:
             os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY))
         except OSError as error:
             return error.errno not in (EACCES, ENOENT) or (error.errno == ENOENT and self.tier != "namespaces")
+        if len(self.learned) < MOST_LEARNED:
+            self.learned.add(os.path.dirname(path) + "/")
         return True
 
     def is_changeable(self, path):
@@ -388,9 +392,11 @@ def is_address(host):
     return ":" in host or all(part.isdigit() for part in host.split("."))
 
 
-def handlers_for(config: "dict") -> "dict":
-    """Return the handlers of the events that count."""
-    return Guard(config).handlers()
+def handlers_for(config: "dict", learned: "set | None" = None) -> "dict":
+    """Return the handlers of the events that count; ``learned``: filled with directories that the kernel grants."""
+    guard = Guard(config)
+    guard.learned = set() if learned is None else learned
+    return guard.handlers()
 
 
 def install(config):

@@ -11,7 +11,7 @@ Source of the events: https://docs.python.org/3/library/audit_events.html
 
 import os
 import sys
-from errno import EACCES, ENETUNREACH, ENOENT, EROFS
+from errno import EACCES, ENETUNREACH, ENOENT, EPERM, EROFS
 
 MOST_RECORDS = 1000
 MOST_BYTES = 1 << 20
@@ -153,6 +153,7 @@ class Guard:
         self.distributions = Distributions(config["packages"])
         self.told = set()
         self.learned = set()
+        self.first_in = {}
         self.busy = set()
 
     def level(self, path):
@@ -169,8 +170,9 @@ class Guard:
             os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY))
         except OSError as error:
             return error.errno not in (EACCES, ENOENT) or (error.errno == ENOENT and self.tier != "namespaces")
-        if len(self.learned) < MOST_LEARNED:
-            self.learned.add(os.path.dirname(path) + "/")
+        directory = os.path.dirname(path) + "/"  # one file may be granted by itself; with a second, all of it is
+        if len(self.first_in) < MOST_LEARNED and self.first_in.setdefault(directory, path) != path:
+            self.learned.add(directory)
         return True
 
     def is_changeable(self, path):
@@ -187,8 +189,12 @@ class Guard:
             return error.errno != EACCES
         return True
 
-    def check(self, operation, path, level, resolve_last=True):
-        """Raise, or report in mode log, unless ``path`` is granted; ``level``: 1 reading, 2 writing."""
+    def check(self, operation, path, level, resolve_last=True, may_make=False):
+        """Raise, or report in mode log, unless ``path`` is granted.
+
+        ``level``: 1 reading, 2 writing. ``resolve_last``: a link there is followed; else it is about the entry in its
+        directory. ``may_make``: what is not there would be made.
+        """
         from _thread import get_ident
 
         if isinstance(path, int) or get_ident() in self.busy:
@@ -196,46 +202,57 @@ class Guard:
         self.busy.add(get_ident())
         try:
             given = os.fsdecode(path)
-            whole = os.path.abspath(given)
-            real = os.path.realpath(whole)
-            if not resolve_last:
-                real = os.path.join(os.path.realpath(os.path.dirname(whole)), os.path.basename(whole))
+            whole = os.path.join(os.getcwd(), given)  # not made shorter: the kernel follows a link before it goes up
+            holder, last = os.path.split(whole.rstrip("/"))
+            of_entry = not resolve_last and last not in ("", ".", "..")
+            real = os.path.join(os.path.realpath(holder), last) if of_entry else os.path.realpath(whole)
             if self.level(real) >= level:
                 return
-            asked = whole if resolve_last else os.path.dirname(whole)  # links of /proc lead where no path does
+            asked = holder if of_entry else whole  # links of /proc lead where no path does
             if self.tier != "none" and (self.is_reachable(asked) if level == 1 else self.is_changeable(asked)):
                 return
-            self.deny(operation, given, real, level)
+            self.deny(operation, given, real, level, of_entry or (may_make and not os.path.lexists(real)))
         finally:
             self.busy.discard(get_ident())
 
-    def deny(self, operation, given, real, level):
+    def deny(self, operation, given, real, level, needs_directory):
         option = "" if level == 2 else "--read "
-        advice = "vsbox allow %s%s %s" % (option, shell_word(self.root), shell_word(real))
+        granted = os.path.dirname(real) if needs_directory else real
+        advice = "vsbox allow %s%s %s" % (option, shell_word(self.root), shell_word(granted))
         there = os.path.lexists(real if level == 1 else os.path.dirname(real))
         shadow = self.tier == "namespaces" and not there
-        number = ENOENT if shadow else EROFS if self.tier == "namespaces" and level == 2 else EACCES
+        refusal = EPERM if operation in ("change", "truncate") else EACCES
+        number = ENOENT if shadow else EROFS if self.tier == "namespaces" and level == 2 else refusal
         who = self.record(operation, real, "not granted in %s/sandbox/sandbox.json" % self.root, advice)
         if not self.logs:
             cause = os.strerror(number)
             text = "%s (the sandbox grants no %s%s; to allow it, outside: %s)" % (cause, operation, who, advice)
             raise (SandboxFileNotFoundError if shadow else SandboxPermissionError)(number, text, given)
 
-    def deny_network(self, operation, target):
-        advice = 'in %s/sandbox/sandbox.json: "network": "host"' % self.root
-        who = self.record(operation, target, "this box has no network", advice)
+    def deny_network(self, operation, target, error=SandboxPermissionError, number=ENETUNREACH, cause=""):
+        from _thread import get_ident
+
+        if get_ident() in self.busy:
+            return
+        self.busy.add(get_ident())
+        try:
+            advice = 'in %s/sandbox/sandbox.json: "network": "host"' % self.root
+            who = self.record(operation, target, "this box has no network", advice)
+        finally:
+            self.busy.discard(get_ident())
         if not self.logs:
-            text = "%s (the sandbox has no network%s; to allow it, %s)" % (os.strerror(ENETUNREACH), who, advice)
-            raise SandboxPermissionError(ENETUNREACH, text, target)
+            cause = cause or os.strerror(number)
+            raise error(number, "%s (the sandbox has no network%s; to allow it, %s)" % (cause, who, advice), target)
 
     def callers(self):
         """Return who is at work, innermost first: (distribution or "", file, line)."""
         found = []
         frame = sys._getframe(1)
         while frame is not None and len(found) < 50:
-            code = frame.f_code
-            filename = code.co_filename
-            if code.co_filename != OWN_FILE and not filename.startswith(self.stdlib) and filename != "<string>":
+            filename = frame.f_code.co_filename
+            if filename == "<string>":  # how setuptools runs a setup.py
+                filename = frame.f_globals.get("__file__")
+            if isinstance(filename, str) and filename != OWN_FILE and not filename.startswith(self.stdlib):
                 filename = os.path.abspath(filename)
                 found.append((self.distributions.of(filename), filename, frame.f_lineno))
             frame = frame.f_back
@@ -294,7 +311,8 @@ class Guard:
         path, mode, flags = args
         if mode is None and not os.path.isabs(os.fspath(path) if not isinstance(path, int) else "/"):
             return  # os.open with dir_fd says nothing of the directory: the kernel's
-        self.check("write" if flags & WRITING else "read", path, 2 if flags & WRITING else 1)
+        writes = flags & WRITING
+        self.check("write" if writes else "read", path, 2 if writes else 1, may_make=flags & os.O_CREAT)
 
     def handlers(self):
         """Return event -> function of its arguments; what is not in it is nobody's business here."""
@@ -328,7 +346,7 @@ class Guard:
         def database(args):
             name = os.fsdecode(args[0]) if not isinstance(args[0], int) else ""
             if name and name != ":memory:" and not name.startswith("file:"):
-                self.check("open", name, 1 if os.path.exists(name) else 2)
+                self.check("open", name, 1 if os.path.exists(name) else 2, may_make=True)
 
         def connected(args):
             address = args[1]
@@ -341,7 +359,16 @@ class Guard:
         def resolved(args):
             host = args[0].decode("ascii", "replace") if isinstance(args[0], bytes) else args[0]
             if self.offline and isinstance(host, str) and not is_own_host(host) and not is_address(host):
-                self.deny_network("resolve", host)
+                if host != os.uname().nodename and host not in read_text("/etc/hosts").split():
+                    from _socket import EAI_AGAIN, gaierror
+
+                    name = "SandboxResolveError"  # what programs catch
+                    error = type(name, (SandboxPermissionError, gaierror), {"__module__": "vsbox"})
+                    self.deny_network("resolve", host, error, EAI_AGAIN, "Temporary failure in name resolution")
+
+        def made(args):  # without namespaces the filter refuses the socket itself
+            if self.offline and self.tier == "landlock" and args[1] in (2, 10):  # AF_INET, AF_INET6
+                self.deny_network("connect", "the network", number=EACCES)
 
         def asked_for(args):
             raise Present
@@ -355,7 +382,7 @@ class Guard:
             "os.chdir": reading("enter") if self.tier != "landlock" else lambda args: None,  # Landlock lets it pass
             "os.mkdir": changing("create", 0, 2), "os.rmdir": changing("remove", 0, 1),
             "os.remove": changing("remove", 0, 1), "os.rename": both("rename"), "os.link": both("link"),
-            "os.symlink": changing("create", 1, 2), "os.truncate": changing("write", resolve_last=True),
+            "os.symlink": changing("create", 1, 2), "os.truncate": changing("truncate", resolve_last=True),
             "os.chmod": changing("change", 0, 2, True), "os.chown": changing("change", 0, 3, True),
             "os.utime": changing("change", 0, 3, True), "os.setxattr": changing("change", resolve_last=True),
             "os.removexattr": changing("change", resolve_last=True), "shutil.rmtree": changing("remove", 0, 1),
@@ -363,8 +390,8 @@ class Guard:
             "tempfile.mkdtemp": changing("create"), "sqlite3.connect": database, "ctypes.dlopen": loaded,
             "import": imported, "os.exec": executed, "os.posix_spawn": executed, "os.spawn": lambda a: executed(a[1:]),
             "subprocess.Popen": executed, "pty.spawn": lambda a: executed(a[0][:1]) if a[0] else None,
-            "socket.connect": connected, "socket.sendto": connected, "socket.sendmsg": connected,
-            "socket.getaddrinfo": resolved, "socket.gethostbyname": resolved,
+            "socket.__new__": made, "socket.connect": connected, "socket.sendto": connected,
+            "socket.sendmsg": connected, "socket.getaddrinfo": resolved, "socket.gethostbyname": resolved,
             "vsbox.guard": asked_for, "object.__setattr__": guarded, "object.__delattr__": guarded,
         }  # fmt: skip
         return {event: answering(handle) for event, handle in table.items()}

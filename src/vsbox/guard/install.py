@@ -74,9 +74,9 @@ def compile_hook(interpreter: Interpreter, place: Path) -> bytes:
 
 
 def _prefixes(config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-    """Return, for reading and for writing: prefixes where it is granted throughout, where in part, and where not.
+    """Return, for reading and for writing: prefixes where it is granted throughout, where in part, and exceptions.
 
-    Each path has a slash behind. What is opened most comes first: the box, then what is near the root.
+    What is granted has a slash behind; what is opened most comes first: the box, then what is near the root.
     """
 
     def below(*lists: str) -> tuple[str, ...]:
@@ -84,11 +84,12 @@ def _prefixes(config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
         paths = sorted(every, key=lambda path: (path.count("/"), path))
         return tuple(sorted(paths, key=lambda path: path != f"{config['root']}/"))
 
-    def split(granted: tuple[str, ...], less: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    def split(granted: tuple[str, ...], *lists: str) -> tuple[tuple[str, ...], ...]:
+        less = tuple(path for name in lists for path in config[name] if path.startswith(granted))
         mixed = tuple(path for path in granted if any(other.startswith(path) for other in less))
         return tuple(path for path in granted if path not in mixed), mixed, less
 
-    return *split(below("read", "write"), below("hidden")), *split(below("write"), below("read", "hidden"))
+    return *split(below("read", "write"), "hidden"), *split(below("write"), "read", "hidden")
 
 
 def _join(code: bytes, config: Mapping[str, Any]) -> bytes:

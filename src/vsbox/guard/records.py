@@ -47,6 +47,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 READING: Final = frozenset({"read", "list", "enter", "open", "execute", "load", "connect"})
+CONTENT: Final = frozenset({"write", "change", "truncate"})
+"""What takes a grant of the file itself; all else changes the directory that holds it."""
 NETWORK: Final = "this box has no network"
 
 
@@ -54,8 +56,11 @@ def advice(record: Record, box: str) -> str:
     """Return what would allow it, as typed in a shell. People paste it: so it is made here, and not the record's."""
     if record.rule == NETWORK:
         return '"network": "host" in sandbox.json'
-    option = "--read " if record.operation in READING else ""
-    return f"vsbox allow {option}{shlex.quote(box)} {shlex.quote(record.target)}"
+    if record.operation in READING and not (record.operation == "open" and not os.path.lexists(record.target)):
+        return f"vsbox allow --read {shlex.quote(box)} {shlex.quote(record.target)}"
+    is_there = record.operation in CONTENT and os.path.lexists(record.target)
+    granted = record.target if is_there else os.path.dirname(record.target)  # noqa: PTH120 - any text
+    return f"vsbox allow {shlex.quote(box)} {shlex.quote(granted)}"
 
 
 @dataclass(frozen=True)

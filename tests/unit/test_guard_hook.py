@@ -1,0 +1,442 @@
+"""What the guard answers by its configuration alone, in a plain interpreter: no kernel confines anything here."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vsbox.guard import hook
+from vsbox.guard.hook import Guard, SandboxFileNotFoundError, SandboxPermissionError, is_address, is_own_host, quoted
+
+HOOK = Path(hook.__file__)
+SYSTEM = ("/usr", "/lib", "/etc", "/proc", "/dev/null", os.path.realpath(sys.base_prefix), os.path.dirname(os.__file__))
+BEGIN = """
+import json, sys
+sys.path.insert(0, sys.argv[1].rpartition("/")[0])
+import hook as guard
+guard.install(json.loads(sys.argv[2]))
+exec(compile(sys.argv[3], sys.argv[4], "exec"), {"guard": guard, "argv": sys.argv[5:]})
+"""
+PLAIN = os.path.realpath(sys.executable)
+
+
+def config(**keys: Any) -> dict[str, Any]:
+    """Return the configuration of a guard that no kernel helps."""
+    nothing: dict[str, Any] = dict.fromkeys(("read", "write", "hidden", "packages", "records"), ())
+    texts = {"root": "/the/box", "tier": "none", "mode": "enforce", "network": "host", "workdir": "read"}
+    return nothing | {"read": SYSTEM} | texts | keys
+
+
+def run(code: str, *arguments: object, name: str = "<string>", **keys: Any) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter with that guard."""
+    argv = [PLAIN, "-I", "-S", "-c", BEGIN, HOOK, json.dumps(config(**keys)), code, name, *arguments]
+    return subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=False, timeout=60)
+
+
+def printed(code: str, *arguments: object, **keys: Any) -> Any:
+    """Return what code prints as JSON."""
+    done = run(code, *arguments, **keys)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A directory that nothing grants, with a file in it."""
+    real = tmp_path.resolve()
+    (real / "file").write_text("content")
+    return real
+
+
+# ---- what is granted ----
+
+
+@pytest.mark.parametrize(
+    ("path", "level"),
+    [
+        ("/", 0), ("/data", 1), ("/data/x", 1), ("/database", 0), ("/dat", 0), ("/data/mine", 2), ("/data/mine/x/y", 2),
+        ("/data/mine/secret", 0), ("/data/mine/secret/x", 0), ("/data/mine/secret/shown", 1), ("/data/mine/secrets", 2),
+        ("", 0), ("relative", 0),
+    ],
+)  # fmt: skip
+def test_the_most_specific_grant_counts(path: str, level: int) -> None:
+    lists = {"read": ("/data", "/data/mine/secret/shown"), "write": ("/data/mine",), "hidden": ("/data/mine/secret",)}
+    assert Guard(config(**lists)).level(path) == level
+
+
+PATHS = st.lists(st.sampled_from("ab"), max_size=4).map(lambda parts: "/" + "/".join(parts))
+
+
+@given(st.dictionaries(PATHS, st.sampled_from(("hidden", "read", "write"))), PATHS)
+def test_every_path_has_the_level_of_its_nearest_ancestor(grants: dict[str, str], path: str) -> None:
+    lists = {kind: tuple(p for p in grants if grants[p] == kind) for kind in ("hidden", "read", "write")}
+    ancestors = [path, *map(str, Path(path).parents)]
+    nearest = next((grants[a] for a in ancestors if a in grants), "hidden")
+    assert Guard(config(**lists)).level(path) == ("hidden", "read", "write").index(nearest)
+
+
+OUTCOMES = """
+import errno, json, os
+def outcome(action):
+    try:
+        action()
+    except OSError as error:
+        return [type(error).__name__, errno.errorcode.get(error.errno, error.errno), error.filename]
+    return "passed"
+"""
+
+
+def test_files_are_answered_by_level(place: Path) -> None:
+    for name in ("shown", "mine", "mine/secret"):
+        (place / name).mkdir()
+        (place / name / "file").write_text("content")
+    code = OUTCOMES + (
+        "p, = argv\n"
+        "print(json.dumps({f'{mode} {name}': outcome(lambda: open(f'{p}/{name}/file', mode).close())\n"
+        "    for mode in 'ra' for name in ('.', 'shown', 'mine', 'mine/secret')}))"
+    )
+    lists = {"read": (*SYSTEM, f"{place}/shown"), "write": (f"{place}/mine",), "hidden": (f"{place}/mine/secret",)}
+    passed = {"r shown", "r mine", "a mine"}
+    assert printed(code, place, **lists) == {
+        f"{mode} {name}": "passed"
+        if f"{mode} {name}" in passed
+        else ["SandboxPermissionError", "EACCES", f"{place}/{name}/file"]
+        for mode in "ra"
+        for name in (".", "shown", "mine", "mine/secret")
+    }
+
+
+def test_links_and_dots_lead_where_they_lead(place: Path) -> None:
+    (place / "mine").mkdir()
+    (place / "mine" / "link").symlink_to(place / "file")
+    (place / "link-to-mine").symlink_to(place / "mine")
+    (place / "mine" / "file").write_text("own")
+    code = OUTCOMES + (
+        "p, = argv\nos.chdir(p + '/mine')\n"
+        "names = ('link', '../file', p + '/mine/../file', p + '/link-to-mine/file', 'file', p + '//mine///file')\n"
+        "print(json.dumps([outcome(lambda: open(name).close()) == 'passed' for name in names]))"
+    )
+    assert printed(code, place, write=(f"{place}/mine",)) == [False, False, False, True, True, True]
+
+
+def test_a_link_itself_may_be_removed_where_it_is(place: Path) -> None:
+    (place / "mine").mkdir()
+    (place / "mine" / "link").symlink_to(place / "file")
+    code = OUTCOMES + "print(json.dumps(outcome(lambda: os.remove(argv[0])) == 'passed'))"
+    assert printed(code, place / "mine" / "link", write=(f"{place}/mine",)) is True
+    assert (place / "file").read_text() == "content"
+
+
+@pytest.mark.parametrize(("workdir", "wanted"), [("read", ["passed", "no"]), ("write", ["passed", "passed"])])
+def test_what_the_start_was_given_is_granted_without_a_kernel(place: Path, workdir: str, wanted: list[str]) -> None:
+    code = OUTCOMES + (
+        "p, = argv\nresults = [outcome(lambda: open(p + '/file', mode).close()) for mode in 'ra']\n"
+        "print(json.dumps([r if r == 'passed' else 'no' for r in results]))"
+    )
+    start = f"import os; os.environ[{hook.STARTED_WITH!r}] = {str(place)!r}\n"
+    argv = [PLAIN, "-I", "-S", "-c", start + BEGIN, HOOK, json.dumps(config(workdir=workdir)), code, "<string>", place]
+    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(done.stdout) == wanted
+
+
+# ---- what a denial says ----
+
+
+def test_a_denial_names_path_code_rule_and_advice(place: Path) -> None:
+    kept = place / "records"
+    code = (
+        "import json\ntry:\n    open(argv[0])\nexcept PermissionError as error:\n"
+        "    print(json.dumps([str(error), error.errno, error.strerror, error.filename, type(error).__module__]))"
+    )
+    text, number, cause, filename, module = printed(code, place / "file", name="/made/up.py", records=[str(kept)])
+    assert (number, filename, module) == (13, str(place / "file"), "vsbox")
+    assert cause in text
+    assert f"vsbox allow --read /the/box {place}/file" in cause
+    assert "to your code (/made/up.py:3)" in cause
+    (record,) = records(kept)
+    assert {"time", "pid"} == {*record} - {
+        "blocked", "chain", "operation", "target", "distribution", "where", "program", "rule", "allow", "layer"
+    }  # fmt: skip
+    assert record["blocked"] is True
+    assert record["where"] == "/made/up.py:3"
+    assert record["target"] == str(place / "file")
+    assert record["allow"] == f"vsbox allow --read /the/box {place}/file"
+    assert "/the/box/sandbox/sandbox.json" in record["rule"]
+    assert (record["operation"], record["distribution"], record["chain"], record["layer"]) == ("read", "", [], "guard")
+
+
+def test_errors_are_what_programs_catch() -> None:
+    assert issubclass(SandboxPermissionError, PermissionError)
+    assert issubclass(SandboxFileNotFoundError, SandboxPermissionError)
+    assert issubclass(SandboxFileNotFoundError, FileNotFoundError)
+    error = SandboxFileNotFoundError(2, "text", "/name")
+    assert (error.errno, error.strerror, error.filename) == (2, "text", "/name")
+
+
+def test_log_mode_reports_and_lets_pass(place: Path) -> None:
+    kept = place / "records"
+    done = run("print(open(argv[0]).read())", place / "file", mode="log", records=[str(kept)])
+    assert (done.returncode, done.stdout) == (0, "content\n")
+    assert done.stderr == f"vsbox: would deny: read {place}/file\n"
+    (record,) = records(kept)
+    assert (record["blocked"], record["target"]) == (False, str(place / "file"))
+
+
+def test_log_mode_lets_the_network_pass(place: Path) -> None:
+    kept = place / "records"
+    code = (
+        "import socket\nsock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ntry:\n"
+        "    sock.connect(('192.0.2.1', 9))\n"
+        "except PermissionError:\n    raise SystemExit(3)\nexcept OSError:\n    pass"
+    )
+    done = run(code, mode="log", network="none", records=[str(kept)], write=(str(place),))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert [(r["blocked"], r["target"]) for r in records(kept)] == [(False, "192.0.2.1 port 9")]
+
+
+# ---- records ----
+
+
+TWICE = """
+for name in argv[1:] * 2:
+    try:
+        open(argv[0] + '/' + name)
+    except PermissionError:
+        pass
+"""
+
+
+def test_one_record_for_each_thing(place: Path) -> None:
+    kept = place / "records"
+    for name in ("a", "b"):
+        (place / name).touch()
+    assert run(TWICE, place, "a", "b", "a", records=[str(kept)]).returncode == 0
+    assert [os.path.basename(r["target"]) for r in records(kept)] == ["a", "b"]
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_installing_twice_watches_once(place: Path) -> None:
+    kept = place / "records"
+    code = f"import json\nguard.install(json.loads({json.dumps(config(records=[str(kept)]))!r}))\n{TWICE}"
+    assert run(code, place, "file", records=[str(kept)]).returncode == 0
+    assert len(records(kept)) == 1
+
+
+def test_never_more_than_a_thousand_records(place: Path) -> None:
+    kept = place / "records"
+    code = (
+        f"for number in range({hook.MOST_RECORDS + 200}):\n    try:\n        open(f'{{argv[0]}}/{{number}}')\n"
+        "    except PermissionError:\n        pass\n    else:\n        raise SystemExit(3)"
+    )
+    assert run(code, place, records=[str(kept)]).returncode == 0
+    assert len(records(kept)) == hook.MOST_RECORDS == 1000
+
+
+def test_a_full_file_grows_no_more(place: Path) -> None:
+    kept = place / "records"
+    kept.write_bytes(b"x" * hook.MOST_BYTES)
+    assert run(TWICE, place, "file", records=[str(kept)]).returncode == 0
+    assert kept.stat().st_size == hook.MOST_BYTES
+
+
+def test_a_link_at_the_place_of_the_records_is_not_followed(place: Path) -> None:
+    victim, link, second = place / "victim", place / "link", place / "second"
+    victim.write_text("untouched")
+    link.symlink_to(victim)
+    assert run(TWICE, place, "file", records=[str(link), str(second)]).returncode == 0
+    assert victim.read_text() == "untouched"
+    assert len(records(second)) == 1
+
+
+def test_denials_do_not_need_a_place_for_records(place: Path) -> None:
+    done = run("open(argv[0])", place / "file", records=[str(place / "missing" / "records")])
+    assert "SandboxPermissionError" in done.stderr
+
+
+@pytest.mark.parametrize("name", ['quote"s', "back\\slash", "new\nline", "um\u00e4l\U0001f600", "escape\x1b[2J"])
+def test_any_name_makes_one_line(place: Path, name: str) -> None:
+    kept = place / "records"
+    (place / name).touch()
+    assert run(TWICE, place, name, records=[str(kept)]).returncode == 0
+    assert [r["target"] for r in records(kept)] == [str(place / name)]
+
+
+def test_a_name_that_is_no_text_makes_one_line(place: Path) -> None:
+    kept = place / "records"
+    code = "import os\ntry:\n    open(os.fsencode(argv[0]) + b'/\\xff')\nexcept PermissionError:\n    pass"
+    assert run(code, place, records=[str(kept)]).returncode == 0
+    assert [r["target"] for r in records(kept)] == [f"{place}/\udcff"]
+
+
+@settings(max_examples=500)
+@given(st.text(st.characters(exclude_categories=())))
+def test_quoted_is_json(text: str) -> None:
+    line = quoted(text)
+    assert json.loads(line) == json.loads(json.dumps(text))
+    assert all(32 <= ord(c) < 127 for c in line)
+
+
+# ---- the network ----
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.10", "::1", "", "0.0.0.0", "::"])
+def test_own_hosts(host: str) -> None:
+    assert is_own_host(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["host.invalid", "192.0.2.1", "2001:db8::1", "1270.0.0.1", "local", None, b"localhost", 1]
+)
+def test_other_hosts(host: object) -> None:
+    assert not is_own_host(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "wanted"),
+    [
+        ("192.0.2.1", True),
+        ("2001:db8::1", True),
+        ("1", True),
+        ("host.invalid", False),
+        ("1.host.invalid", False),
+        ("1.2.3.x", False),
+    ],
+)
+def test_addresses_are_told_from_names(host: str, wanted: bool) -> None:
+    assert is_address(host) is wanted
+
+
+NETWORK = (
+    OUTCOMES
+    + """
+import socket
+def send(): socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'', ('192.0.2.1', 9))
+def message(): socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendmsg([b''], [], 0, ('192.0.2.1', 9))
+ACTIONS = {
+    'connect': lambda: socket.socket().connect(('192.0.2.1', 9)),
+    'connect by version 6': lambda: socket.socket(socket.AF_INET6).connect(('2001:db8::1', 9)),
+    'send': send, 'send a message': message,
+    'resolve': lambda: socket.getaddrinfo('host.invalid', 80),
+    'resolve bytes': lambda: socket.getaddrinfo(b'host.invalid', 80),
+    'resolve in the old way': lambda: socket.gethostbyname('host.invalid'),
+    'resolve the own host': lambda: socket.getaddrinfo('localhost', 80),
+    'resolve an address': lambda: socket.getaddrinfo('192.0.2.1', 80),
+    'connect to the own host': lambda: socket.create_connection(('127.0.0.1', int(argv[0]))).close(),
+    'a pair': lambda: socket.socketpair()[0].close(),
+}
+print(json.dumps({name: outcome(action) for name, action in ACTIONS.items()}))
+"""
+)
+
+
+def test_no_network_means_none() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        found = printed(NETWORK, server.getsockname()[1], network="none")
+    passed = {"resolve the own host", "resolve an address", "connect to the own host", "a pair"}
+    assert {name for name, result in found.items() if result == "passed"} == passed
+    denied = {tuple(found[name][:2]) for name in found.keys() - passed}
+    assert denied == {("SandboxPermissionError", "ENETUNREACH"), ("SandboxResolveError", socket.EAI_AGAIN)}
+
+
+def test_the_network_of_the_host_is_nobodys_business(place: Path) -> None:
+    kept = place / "records"
+    code = "import socket\nsocket.getaddrinfo('192.0.2.1', 80)\nsocket.create_connection(('127.0.0.1', int(argv[0])))"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert run(code, server.getsockname()[1], records=[str(kept)]).returncode == 0
+    assert not kept.exists()
+
+
+# ---- what is wrong with a call, the call itself says ----
+
+
+WRONG = """
+import json, os, socket, sqlite3, sys
+CALLS = (
+    lambda: open('a' + chr(0)), lambda: open(1.5), lambda: open(None), lambda: open(''), lambda: open(b''),
+    lambda: os.open('a' + chr(0), 0), lambda: os.open(None, 0), lambda: os.listdir('a' + chr(0)),
+    lambda: os.listdir(1.5),
+    lambda: os.scandir(object()), lambda: os.mkdir('a' + chr(0)), lambda: os.mkdir(1), lambda: os.rename('a', 1),
+    lambda: os.rename('a' + chr(0), 'b'), lambda: os.symlink('a', 'b' + chr(0)), lambda: os.chmod('a' + chr(0), 0),
+    lambda: os.remove(None), lambda: os.truncate(None, 0), lambda: os.utime(None), lambda: os.open('/dev/null', 'x'),
+    lambda: os.execv('', []), lambda: os.execv('/a' + chr(0), ['x']), lambda: sqlite3.connect(None),
+    lambda: sqlite3.connect(1.5),
+    lambda: socket.socket().connect(1), lambda: socket.socket().connect(()), lambda: socket.socket().connect(('', '')),
+    lambda: socket.socket(socket.AF_UNIX).connect(1), lambda: socket.getaddrinfo(1, 1), lambda: os.listdir(99999),
+    lambda: open(99999), lambda: os.close(-1),
+)
+def said(call):
+    try:
+        call()
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+    return 'passed'
+print(json.dumps(list(map(said, CALLS))))
+"""
+
+
+def test_wrong_arguments_are_answered_as_ever() -> None:
+    everything = {"read": ("/",), "write": ("/",), "network": "none"}
+    plain = subprocess.run([PLAIN, "-I", "-S", "-c", WRONG], capture_output=True, text=True, check=True, timeout=60)
+    assert printed(WRONG, **everything) == json.loads(plain.stdout)
+
+
+# ---- the guard itself ----
+
+
+CHANGING = """
+def own(): return 1
+def other(): return 2
+for target in (guard.install, guard.Guard.check, guard.Guard.level, guard.quoted):
+    for key, value in (('__code__', own.__code__), ('__defaults__', (0, 0)), ('__kwdefaults__', {'path': 0})):
+        try:
+            setattr(target, key, value)
+        except PermissionError as error:
+            assert 'guard' in str(error)
+        else:
+            raise SystemExit(f'changed {key} of {target}')
+own.__code__ = other.__code__
+assert own() == 2
+try:
+    open(argv[0])
+except PermissionError:
+    print('denied')
+"""
+
+
+def test_its_functions_cannot_be_changed(place: Path) -> None:
+    done = run(CHANGING, place / "file")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "denied\n", "")
+
+
+IN_THREADS = """
+import json, threading
+denied = []
+def work():
+    for _ in range(200):
+        try:
+            open(argv[0])
+        except PermissionError:
+            denied.append(1)
+threads = [threading.Thread(target=work) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(json.dumps(len(denied)))
+"""
+
+
+def test_threads_are_watched_each(place: Path) -> None:
+    assert printed(IN_THREADS, place / "file") == 1600

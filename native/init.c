@@ -51,7 +51,7 @@ static void leave_setup(const struct start *start)
     drop_capabilities();
     choose_directory(start);
     sigaction(SIGCHLD, &caller_chld, NULL);
-    sigprocmask(SIG_SETMASK, &caller_mask, NULL);
+    sys_sigprocmask(SIG_SETMASK, caller_mask, NULL);
     if (start->verify)
         verify_before_filter(start);
 }

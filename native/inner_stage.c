@@ -160,11 +160,9 @@ void run_inner_stage(void)
 {
     struct start start = {.has_namespaces = true};
     struct mounted *mounts;
-    sigset_t all;
     check_caller();
     report_channel = FD_CHANNEL;
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, NULL);
+    sys_sigprocmask(SIG_SETMASK, EVERY_SIGNAL, NULL);
     struct reader reader = read_start();
     struct handed_over head = take_start(&reader, &start, &mounts);
     const char *problem = plan_decode(&start.plan, take(&reader, head.plan_size), head.plan_size);

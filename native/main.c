@@ -249,12 +249,9 @@ static _Noreturn void end_like(int status, int signal_number)
     if (signal_number > 0) { /* so that the caller sees what it would have seen without us; no core of ours, though */
         struct rlimit none = {0, 0};
         struct sigaction standard = {.sa_handler = SIG_DFL};
-        sigset_t mask;
         setrlimit(RLIMIT_CORE, &none);
         sigaction(signal_number, &standard, NULL);
-        sigemptyset(&mask);
-        sigaddset(&mask, signal_number);
-        sigprocmask(SIG_UNBLOCK, &mask, NULL);
+        sys_sigprocmask(SIG_UNBLOCK, 1ull << (signal_number - 1), NULL);
         raise(signal_number);
     }
     _exit(status);

@@ -70,7 +70,7 @@ _Noreturn void run_inner_stage(void);
 struct handed_over {
     uint64_t mounts_size, strings_size, plan_size;
     uint32_t argument_count, variable_count, protected_count;
-    sigset_t mask;
+    uint64_t mask;
     bool has_root, ignores_children, show_cwd, write_cwd, verify, has_command, has_cwd, has_script;
 };
 

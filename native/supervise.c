@@ -15,16 +15,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-sigset_t caller_mask;
+uint64_t caller_mask;
 struct sigaction caller_chld;
 /* How many stops of the payload were heard of: said with each signal. */
 static unsigned stops;
 
 int watch_signals(void)
 {
-    sigset_t all;
-    sigfillset(&all);
-    int fd = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+    int fd = sys_signalfd(EVERY_SIGNAL, SFD_CLOEXEC | SFD_NONBLOCK);
     if (fd < 0)
         fail_errno(NULL, "cannot watch signals");
     return fd;
@@ -53,13 +51,11 @@ static bool is_forwarded(const struct signalfd_siginfo *info)
 static void stop_like(int signal_number)
 {
     struct sigaction standard = {.sa_handler = SIG_DFL}, before;
-    sigset_t mask, old;
+    uint64_t old;
     sigaction(signal_number, &standard, &before);
-    sigemptyset(&mask);
-    sigaddset(&mask, signal_number);
     raise(signal_number);
-    sigprocmask(SIG_UNBLOCK, &mask, &old);
-    sigprocmask(SIG_SETMASK, &old, NULL);
+    sys_sigprocmask(SIG_UNBLOCK, 1ull << (signal_number - 1), &old);
+    sys_sigprocmask(SIG_SETMASK, old, NULL);
     sigaction(signal_number, &before, NULL);
 }
 
@@ -140,10 +136,8 @@ int run_outside(struct start *start, int *signal_out)
     leave_session_keyring(&start->plan);
     const struct record *namespaces = plan_find(&start->plan, OP_NAMESPACES);
     struct sigaction standard = {.sa_handler = SIG_DFL};
-    sigset_t all;
     int channel[2];
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, &caller_mask);
+    sys_sigprocmask(SIG_SETMASK, EVERY_SIGNAL, &caller_mask);
     sigaction(SIGCHLD, &standard, &caller_chld);
     struct spared spared = {0}; /* children of a shell that we were executed from */
     if (!namespaces) {
@@ -167,7 +161,7 @@ int run_outside(struct start *start, int *signal_out)
     int status = 0;
     while (waitpid(init, &status, 0) < 0 && errno == EINTR)
         ;
-    sigprocmask(SIG_SETMASK, &caller_mask, NULL);
+    sys_sigprocmask(SIG_SETMASK, caller_mask, NULL);
     switch (last.kind) {
     case MESSAGE_FAILED:
         fprintf(stderr, "%s\n", last.text);

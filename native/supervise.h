@@ -19,7 +19,7 @@
 enum { SIGNAL_BITS = 8 };
 
 /* ---- supervise.c ---- */
-extern sigset_t caller_mask; /* the payload gets both back */
+extern uint64_t caller_mask; /* the payload gets both back */
 extern struct sigaction caller_chld;
 int watch_signals(void);
 

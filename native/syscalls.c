@@ -92,6 +92,16 @@ pid_t sys_clone(uint64_t flags)
     return (pid_t)syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
 }
 
+int sys_sigprocmask(int how, uint64_t set, uint64_t *old)
+{
+    return (int)syscall(SYS_rt_sigprocmask, how, &set, old, sizeof set);
+}
+
+int sys_signalfd(uint64_t set, int flags)
+{
+    return (int)syscall(SYS_signalfd4, -1, &set, sizeof set, flags);
+}
+
 int sys_close_range(unsigned first, unsigned last, unsigned flags)
 {
     return (int)syscall(NR_CLOSE_RANGE, first, last, flags);

@@ -226,6 +226,10 @@ int sys_pidfd_open(pid_t pid);
 int sys_pidfd_getfd(int pidfd, int fd);
 pid_t sys_clone(uint64_t flags);
 int sys_close_range(unsigned first, unsigned last, unsigned flags);
+/* Sets of signals as the kernel has them, bit n - 1 for signal n: the C library's functions leave out what it uses itself. */
+#define EVERY_SIGNAL UINT64_MAX
+int sys_sigprocmask(int how, uint64_t set, uint64_t *old);
+int sys_signalfd(uint64_t set, int flags);
 int sys_landlock_create_ruleset(const void *attributes, size_t size, uint32_t flags);
 int sys_landlock_add_rule(int ruleset, int type, const void *attributes);
 int sys_landlock_restrict_self(int ruleset, uint32_t flags);

@@ -10,20 +10,15 @@ from escape_attacks import ATTACKS, NETWORK, XATTRS
 
 from harness import BACKENDS, ROOT_BY_BWRAP
 
-SPAWN = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-I', '-c', *sys.argv[1:]]).returncode)"
+SPAWN = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-I', '-S', '-c', *sys.argv[1:]]).returncode)"
+# -S: without the guard, so that what denies is the kernel
 CARRIERS = {
-    "python": lambda box: [box.bin / "python", "-c"],
+    "python": lambda box: [box.bin / "python", "-S", "-c"],
     "isolated": lambda box: [box.bin / "python", "-I", "-S", "-E", "-c"],
-    "shell": lambda box: [box.root / "sandbox" / "exec", "/bin/sh", "-c", 'exec python -c "$@"', "sh"],
-    "subprocess": lambda box: [box.bin / "python", "-c", SPAWN],
+    "shell": lambda box: [box.root / "sandbox" / "exec", "/bin/sh", "-c", 'exec python -S -c "$@"', "sh"],
+    "subprocess": lambda box: [box.bin / "python", "-S", "-c", SPAWN],
     "other interpreter": lambda box: [box.root / "sandbox" / "exec", "/usr/bin/python3", "-c"],
 }
-
-
-@pytest.fixture(params=[*BACKENDS, ROOT_BY_BWRAP])
-def backend(request):
-    """Each tier, and bubblewrap in both of its ways."""
-    return request.param
 
 
 def snapshot(directory):
@@ -46,12 +41,15 @@ def test_attacks_work_without_a_sandbox(canaries, box):
     outside, own = canaries.directory(), box.root / "home" / "control"
     attacks = (*ATTACKS, *NETWORK)
     before = canaries.signals()
-    results = canaries.run(attacks, outside, own, [box.root / "inside" / "bin" / "python", "-c"])
+    results = canaries.run(attacks, outside, own, [box.root / "inside" / "bin" / "python", "-S", "-c"])
     assert unexpected(results, {a.name: a.outside(box.person.uid) for a in attacks}) == {}
     assert canaries.signals() > before
 
 
-@pytest.mark.parametrize("carrier", CARRIERS)
+WAYS = [(backend, carrier) for backend in BACKENDS for carrier in CARRIERS] + [(ROOT_BY_BWRAP, "isolated")]
+
+
+@pytest.mark.parametrize(("backend", "carrier"), WAYS, indirect=["backend"])
 def test_attacks_are_denied_inside(canaries, box, carrier):
     outside, own = canaries.directory(), box.root / "home" / f"own-{carrier}"
     before, signals = snapshot(outside), canaries.signals()
@@ -82,7 +80,7 @@ def test_no_network_means_none(canaries, person, backend, make_box, carrier):
 def test_network_of_the_host_is_allowed_by_default(canaries, box):
     outside, own = canaries.directory(), box.root / "home" / "own-network"
     attacks = [a for a in NETWORK if not a.name.startswith("abstract")]
-    results = canaries.run(attacks, outside, own, [box.bin / "python", "-c"])
+    results = canaries.run(attacks, outside, own, [box.bin / "python", "-S", "-c"])
     assert results == {attack.name: "done" for attack in attacks}
 
 
@@ -115,7 +113,7 @@ def test_attacks_work_where_granted(canaries, person, backend, make_box):
     box = make_box(person, backend, "--allow", str(outside))
     attacks = [attack for attack in ATTACKS if attack.name in GRANTED]
     assert len(attacks) == len(GRANTED)
-    results = canaries.run(attacks, outside, box.root / "home" / "own", [box.bin / "python", "-c"])
+    results = canaries.run(attacks, outside, box.root / "home" / "own", [box.bin / "python", "-S", "-c"])
     attributes = {results.pop(attack.name) for attack in XATTRS}
     assert attributes <= (XATTRS[0].landlock if backend == "landlock" else {"done"})
     assert results == dict.fromkeys(GRANTED - {attack.name for attack in XATTRS}, "done")
@@ -126,7 +124,7 @@ def test_read_grant_reads_and_changes_nothing(canaries, person, backend, make_bo
     box = make_box(person, backend, "--allow-read", str(outside))
     before = snapshot(outside)
     attacks = [attack for attack in ATTACKS if attack.name in READ_ONLY[backend] or attack.name in {"read", "list"}]
-    results = canaries.run(attacks, outside, box.root / "home" / "own", [box.bin / "python", "-c"])
+    results = canaries.run(attacks, outside, box.root / "home" / "own", [box.bin / "python", "-S", "-c"])
     assert (results.pop("read"), results.pop("list")) == ("done", "done")
     assert unexpected(results, {name: READ_ONLY[backend][name] for name in results}) == {}
     assert snapshot(outside) == before

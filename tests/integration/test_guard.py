@@ -169,7 +169,6 @@ ENTRIES = {
     "rename": ("file", "os.rename(path, path + '-renamed')"),
     "remove": ("file", "os.remove(path)"),
     "remove a directory": ("directory", "os.rmdir(path)"),
-    "remove a tree": ("directory", "shutil.rmtree(path)"),
 }
 OPERATIONS = READS | CHANGES | ENTRIES
 
@@ -350,6 +349,7 @@ ALLOWED = {
     "resolver": "socket.getaddrinfo('127.0.0.1', 80); socket.getaddrinfo('localhost', 80)",
     "system's files": "open('/etc/passwd').read(); os.listdir('/usr')",
     "copied file": "shutil.copy('here', os.path.expanduser('~/gc')); os.remove(os.path.expanduser('~/gc'))",
+    "a tree that is not there": "shutil.rmtree('/srv/none/x', ignore_errors=True)",
     "made and removed tree": (
         "p = os.path.expanduser('~/gt/a/b'); os.makedirs(p); "
         "shutil.rmtree(os.path.dirname(os.path.dirname(p)))"

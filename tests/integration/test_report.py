@@ -114,6 +114,17 @@ def test_a_line_that_is_no_note_is_counted(noted: Box, text: str) -> None:
     assert "none: 1" in noted.person.vsbox("report", noted.root).stderr
 
 
+def test_notes_that_are_full(noted: Box) -> None:
+    note(noted, *["x" * 1000] * 1100)
+    done = noted.person.vsbox("report", noted.root)
+    assert done.returncode == 0
+    assert "the notes are full" in done.stderr
+    noted.python("import os; os.listdir('/srv/none')")
+    assert json.loads(report(noted, "--json", "--clear"))["unreadable"] == 1100
+    noted.python("import os; os.listdir('/srv/none')")
+    assert "/srv/none" in report(noted)
+
+
 def test_bytes_that_are_no_text(noted: Box) -> None:
     note(noted, {})
     with notes(noted).open("ab") as file:

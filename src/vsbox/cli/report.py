@@ -12,7 +12,7 @@ from vsbox.box.layout import Layout, open_box
 from vsbox.cli.output import print_json
 from vsbox.errors import BoxError
 from vsbox.guard.page import render_page
-from vsbox.guard.records import Record, advice, forget, read_records
+from vsbox.guard.records import Record, advice, forget, is_full, read_records
 from vsbox.plan.guard import RECORDS
 from vsbox.plan.steps import printable
 
@@ -76,5 +76,7 @@ def report(directory: str, *, as_json: bool, html: str | None, clear: bool) -> N
         _print(found.records, str(layout.root))
     if found.unreadable and not as_json:
         click.echo(f"vsbox: lines of the notes that are none: {found.unreadable}", err=True)
+    if any(is_full(place) for place in _places(layout)):
+        click.echo(f"vsbox: the notes are full, nothing is added\n       vsbox report --clear {directory}", err=True)
     if clear:
         forget(_places(layout))

@@ -24,6 +24,8 @@ from vsbox.plan.model import BoxFacts, Interpreter
 
 HOOK: Final = Path(__file__).with_name("hook.py")
 FIRST: Final = Path(__file__).with_name("first.py")
+MOST_PREFIXES: Final = 100
+"""More would be compared for longer than the closer look takes."""
 MARK: Final = "_vsbox_guard"
 CODE_NAME: Final = "<vsbox guard>"
 SECONDS: Final = 60
@@ -86,8 +88,10 @@ def _prefixes(config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
 
     def split(granted: tuple[str, ...], *lists: str) -> tuple[tuple[str, ...], ...]:
         less = tuple(path for name in lists for path in config[name] if path.startswith(granted))
+        if len(less) > MOST_PREFIXES:
+            return granted[:0], granted[:0], less[:0]
         mixed = tuple(path for path in granted if any(other.startswith(path) for other in less))
-        return tuple(path for path in granted if path not in mixed), mixed, less
+        return tuple(path for path in granted if path not in mixed)[:MOST_PREFIXES], mixed[:MOST_PREFIXES], less
 
     return *split(below("read", "write"), "hidden"), *split(below("write"), "read", "hidden")
 

@@ -18,6 +18,8 @@ from typing import Annotated, Final
 import msgspec
 
 MOST_BYTES: Final = 4 << 20
+FULL_BYTES: Final = 1 << 20
+"""``hook.py``, MOST_BYTES"""
 MOST_RECORDS: Final = 20_000
 
 Short = Annotated[str, msgspec.Meta(max_length=200)]
@@ -94,6 +96,14 @@ def read_records(paths: Iterable[Path]) -> Records:
     read = [_decode(line) for path in paths for line in _lines(path)]
     found = sorted(filter(None, read), key=lambda record: record.time)
     return Records(tuple(found[-MOST_RECORDS:]), read.count(None))
+
+
+def is_full(path: Path) -> bool:
+    """Tell whether the guard adds nothing to a file any more."""
+    try:
+        return path.lstat().st_size >= FULL_BYTES
+    except OSError:
+        return False
 
 
 def forget(paths: Iterable[Path]) -> None:

@@ -629,6 +629,20 @@ def test_an_sdist_is_named_while_it_is_built(
 
 
 @everyone
+@pytest.mark.parametrize("name", ["_sandbox.pth", "._sandbox.pth.left"])
+def test_a_directory_in_the_way_keeps_nobody_from_putting_it_back(
+    person: Person, backend: str, boxes: Callable[..., Box], stand: Path, name: str
+) -> None:
+    box = boxes(person, backend, "broken", "--no-pip")
+    (site_of(box) / name).unlink(missing_ok=True)
+    person.run(["mkdir", "-p", str(site_of(box) / name / "full")], check=True)
+    if name in FILES:
+        assert python(box, stand, "-c", "print('ran')").returncode == 125
+    person.vsbox("sync", box.root, check=True)
+    assert python(box, stand, "-c", "print('ran')").stdout == "ran\n"
+
+
+@everyone
 @pytest.mark.parametrize("name", FILES)
 def test_without_a_file_nothing_starts_until_sync(
     person: Person, backend: str, boxes: Callable[..., Box], stand: Path, outside: Path, name: str

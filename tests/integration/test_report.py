@@ -161,6 +161,15 @@ def test_a_page_is_text_and_nothing_else(noted: Box) -> None:
     assert "default-src" in target.read_text()
 
 
+def test_a_page_is_written_through_no_link(noted: Box) -> None:
+    place = noted.person.directory("page")
+    noted.person.write(place / "mine", "mine")
+    (place / "denied.html").symlink_to(place / "mine")
+    report(noted, "--html", str(place / "denied.html"))
+    assert (place / "mine").read_text() == "mine"
+    assert "<!doctype html>" in (place / "denied.html").read_text()
+
+
 def test_a_page_that_cannot_be_written(noted: Box) -> None:
     done = noted.person.vsbox("report", noted.root, "--html", "/proc/none.html")
     assert done.returncode == 125

@@ -33,7 +33,7 @@ PLAIN = os.path.realpath(sys.executable)
 def config(**keys: Any) -> dict[str, Any]:
     """Return the configuration of a guard that no kernel helps."""
     nothing: dict[str, Any] = dict.fromkeys(("read", "write", "hidden", "packages", "records"), ())
-    texts = {"root": "/the/box", "tier": "none", "mode": "enforce", "network": "host", "workdir": "read"}
+    texts = {"root": "/the/box", "tier": "none", "mode": "enforce", "network": "host"}
     return nothing | {"read": SYSTEM} | texts | keys
 
 
@@ -139,18 +139,6 @@ def test_a_link_itself_may_be_removed_where_it_is(place: Path) -> None:
     code = OUTCOMES + "print(json.dumps(outcome(lambda: os.remove(argv[0])) == 'passed'))"
     assert printed(code, place / "mine" / "link", write=(f"{place}/mine",)) is True
     assert (place / "file").read_text() == "content"
-
-
-@pytest.mark.parametrize(("workdir", "wanted"), [("read", ["passed", "no"]), ("write", ["passed", "passed"])])
-def test_what_the_start_was_given_is_granted_without_a_kernel(place: Path, workdir: str, wanted: list[str]) -> None:
-    code = OUTCOMES + (
-        "p, = argv\nresults = [outcome(lambda: open(p + '/file', mode).close()) for mode in 'ra']\n"
-        "print(json.dumps([r if r == 'passed' else 'no' for r in results]))"
-    )
-    start = f"import os; os.environ[{hook.STARTED_WITH!r}] = {str(place)!r}\n"
-    argv = [PLAIN, "-I", "-S", "-c", start + BEGIN, HOOK, json.dumps(config(workdir=workdir)), code, "<string>", place]
-    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=True, timeout=60)
-    assert json.loads(done.stdout) == wanted
 
 
 # ---- what a denial says ----

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from vsbox.box.layout import Layout, open_box
+from vsbox.box.store import write_atomically
 from vsbox.cli.output import print_json
 from vsbox.errors import BoxError
 from vsbox.guard.page import render_page
@@ -65,7 +66,7 @@ def report(directory: str, *, as_json: bool, html: str | None, clear: bool) -> N
     if html is not None:
         page = render_page(str(layout.root), found)
         try:
-            Path(html).write_text(page, encoding="utf-8")
+            write_atomically(Path(html), page.encode("utf-8", "backslashreplace"))  # through no link left there
         except OSError as error:
             raise BoxError(f"cannot write {html}: {error.strerror}", hint="name another file") from error
     elif as_json:

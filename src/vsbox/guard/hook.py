@@ -18,7 +18,6 @@ MOST_RECORDS = 1000
 MOST_BYTES = 1 << 20
 MOST_LEARNED = 1000
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-STARTED_WITH = "VSBOX_STARTED_WITH"
 
 
 class SandboxPermissionError(PermissionError):
@@ -142,13 +141,9 @@ class Guard:
         self.tier = config["tier"]
         self.logs = config["mode"] == "log"
         self.offline = config["network"] == "none"
-        read, write, hidden = tuple(config["read"]), tuple(config["write"]), tuple(config["hidden"])
-        if self.tier == "none":  # what the launcher would have granted for this start
-            given = tuple(filter(None, os.environ.get(STARTED_WITH, "").split(os.pathsep)))
-            read, write = (read, write + given) if config["workdir"] == "write" else (read + given, write)
-        self.places = dict.fromkeys(hidden, 0)
-        self.places.update(dict.fromkeys(read, 1))
-        self.places.update(dict.fromkeys(write, 2))
+        self.places = dict.fromkeys(config["hidden"], 0)
+        self.places.update(dict.fromkeys(config["read"], 1))
+        self.places.update(dict.fromkeys(config["write"], 2))
         self.records = config["records"]
         self.stdlib = (os.path.dirname(os.__file__) + "/", "<frozen")
         self.distributions = Distributions(config["packages"])

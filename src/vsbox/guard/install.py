@@ -12,6 +12,7 @@ import json
 import marshal
 import os
 import secrets
+import stat
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ MARK: Final = "_vsbox_guard"
 CODE_NAME: Final = "<vsbox guard>"
 SECONDS: Final = 60
 NOTHING: Final = dict.fromkeys(("read", "write", "hidden", "packages", "records"), ()) | dict.fromkeys(
-    ("root", "tier", "mode", "network", "workdir"), ""
+    ("root", "tier", "mode", "network"), ""
 )
 COMPILE: Final = (
     "import marshal, sys\n"
@@ -150,6 +151,9 @@ def _has(directory: int, name: str, data: bytes) -> bool:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)  # type: ignore[attr-defined,unused-ignore]
     except OSError:
         return False
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return False
     with os.fdopen(descriptor, "rb") as file:
         return file.read(len(data) + 1) == data
 
@@ -160,6 +164,9 @@ def _replace(directory: int, name: str, data: bytes) -> None:
     try:
         with os.fdopen(os.open(temporary, flags, 0o644, dir_fd=directory), "wb") as file:
             file.write(data)
+        with contextlib.suppress(OSError):  # code inside may have put a directory there
+            if stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
+                os.rename(name, f"{temporary}.moved", src_dir_fd=directory, dst_dir_fd=directory)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -196,7 +203,8 @@ def _sweep(directory: int) -> None:
     """Remove what a command that was killed left behind."""
     for name in os.listdir(directory):
         if name.startswith("._sandbox"):
-            os.unlink(name, dir_fd=directory)
+            with contextlib.suppress(OSError):  # a directory is none of ours
+                os.unlink(name, dir_fd=directory)
 
 
 def take_guard(own: Path, environment: Path, packages: str) -> None:

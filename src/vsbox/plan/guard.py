@@ -72,7 +72,6 @@ def guard_config(policy: Policy, box: BoxFacts, plan: Plan, tier: Tier) -> dict[
         "tier": tier.value,
         "mode": policy.mode,
         "network": whole.network or "host",
-        "workdir": whole.working_directory or "none",
         "packages": (f"{prefix}/{box.interpreter.packages}",),
         "records": tuple(f"{home}/{RECORDS}" for home in homes),
         **lists,

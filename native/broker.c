@@ -21,14 +21,16 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-struct broker *broker_new(const struct start *start, int listener)
+struct broker *broker_new(const struct start *start, int listener, int channel)
 {
     struct broker *broker = calloc(1, sizeof *broker);
     const struct record *landlock = plan_find(&start->plan, OP_LANDLOCK);
     void *shared = mmap(NULL, CONNECTING * sizeof *broker->connecting, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (!broker || shared == MAP_FAILED)
         fail_errno(NULL, "cannot start the broker");
+    observe_calls(&start->plan);
     *broker = (struct broker){.listener = listener,
+                              .channel = channel,
                               .connecting = shared,
                               .own_network = plan_find(&start->plan, OP_LOOPBACK) != NULL,
                               .offline = landlock && record_int(landlock, 1) != 0,
@@ -113,7 +115,17 @@ void broker_serve(struct broker *broker)
     struct request request = {.broker = broker};
     if (ioctl(broker->listener, SECCOMP_IOCTL_NOTIF_RECV, &request.notification) < 0)
         return;
-    int number = request.notification.data.nr, value = 0;
+    int number = request.notification.data.nr, value = 0, by = observe(broker, &request);
+    if (by == ANSWER_DONE)
+        return;
+    if (by == ANSWER_KERNEL) {
+        let_go_on(&request);
+        return;
+    }
+    if (by != ANSWER_BROKER) {
+        answer(&request, -by, 0);
+        return;
+    }
     if (number == SYS_connect) {
         serve_connect_aside(&request);
         return;

@@ -2,15 +2,16 @@
 #ifndef BROKER_H
 #define BROKER_H
 
+#include "supervise.h"
 #include "vsbox.h"
 
 #include <errno.h>
 #include <linux/seccomp.h>
 
-enum { CONNECTING = 64 };
+enum { CONNECTING = 64, PATH_ROOM = 4200 };
 
 struct broker {
-    int listener;
+    int listener, channel;
     _Atomic uint64_t *connecting; /* sockets that were, by cookie; shared with the processes that connect */
     bool own_network;
     bool offline; /* the policy closed the network: connections other than to UNIX sockets are refused */
@@ -48,6 +49,22 @@ pid_t process_of(uint32_t thread);
 int take_descriptor(const struct request *request, int fd);
 bool is_writable_place(const struct broker *broker, int fd);
 bool is_readable_place(const struct broker *broker, int fd);
+
+/* ---- observer.c ---- */
+void observe_calls(const struct plan *plan);
+int observe(const struct broker *broker, const struct request *request); /* enum answer, or an errno */
+
+/* What is sent for each call; then the first path, the second, the address, the library at work, each behind its length. */
+struct observation {
+    int32_t kind;
+    uint32_t number, thread, process, parent, reserved;
+    uint64_t time_ns, arguments[6];
+    char name[32];
+};
+struct text {
+    size_t size;
+    char bytes[MOST_OBSERVED - sizeof(struct observation)];
+};
 
 /* ---- broker_metadata.c ---- */
 int serve_metadata(const struct request *request);

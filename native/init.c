@@ -382,7 +382,7 @@ _Noreturn void run_init(const struct start *start, int channel)
         }
         if (watched[1].revents && !broker) {
             int listener = receive_listener(link[0]);
-            broker = listener >= 0 ? broker_new(start, listener) : NULL;
+            broker = listener >= 0 ? broker_new(start, listener, channel) : NULL;
             watched[1].fd = listener;
         } else if (watched[1].revents & POLLIN) {
             broker_serve(broker);

@@ -111,34 +111,48 @@ static bool is_stale(const struct plan *plan)
     return false;
 }
 
-/* Everything that needs judgement is Python's: COMPILER... ACTION ROOT [VARIANT]. */
-int call_python(const struct start *start, const char *action)
+enum { MOST_WORDS = 64 };
+
+/* Everything that needs judgement is Python's: COMPILER... ACTION ROOT [WORD]...; input: its standard input, or -1 for none. */
+pid_t start_python(const struct start *start, const char *action, int input, char *const words[])
 {
     const struct record *compiler = plan_find(&start->plan, OP_COMPILER);
-    char *argv[MAX_FIELDS + 4] = {0};
+    char *argv[MAX_FIELDS + MOST_WORDS + 3] = {0};
     if (!compiler)
         fail(EXIT_OWN_FAILURE, NULL, "cannot go on: the plan names no compiler");
-    for (uint32_t i = 0; i < compiler->count; i++)
+    uint32_t used = compiler->count;
+    for (uint32_t i = 0; i < used; i++)
         argv[i] = (char *)record_string(compiler, i);
-    argv[compiler->count] = (char *)action;
-    argv[compiler->count + 1] = start->root;
-    argv[compiler->count + 2] = *start->variant ? (char *)start->variant : NULL;
+    argv[used++] = (char *)action;
+    argv[used++] = start->root;
+    for (int i = 0; words[i] && i < MOST_WORDS; i++)
+        argv[used++] = words[i];
     pid_t pid = fork();
     if (pid < 0)
         fail_errno(NULL, "cannot fork");
     if (pid == 0) {
         /* Standard input is the payload's, standard output too: Python may speak on standard error only. */
-        int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-        dup2(null, 0);
+        dup2(input < 0 ? open("/dev/null", O_RDONLY | O_CLOEXEC) : input, 0);
         dup2(2, 1);
         execv(argv[0], argv);
         fail_errno("was it uninstalled? make the box anew with the vsbox you have: vsbox sync", "cannot execute %s", argv[0]);
     }
+    return pid;
+}
+
+int wait_for_python(pid_t pid)
+{
     int status;
     while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR)
-            fail_errno(NULL, "cannot wait for %s", argv[0]);
+            fail_errno(NULL, "cannot wait for Python");
     return WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_OWN_FAILURE;
+}
+
+int call_python(const struct start *start, const char *action)
+{
+    char *const words[] = {*start->variant ? (char *)start->variant : NULL, NULL};
+    return wait_for_python(start_python(start, action, -1, words));
 }
 
 /* A newer vsbox brought a newer launcher, which then reads the plan that it knows. */
@@ -172,7 +186,7 @@ static void refresh_plan(struct start *start)
 }
 
 /* What the environment may ask of one start; src/vsbox/policy/overrides.py gives them their meaning. */
-static const char *const OVERRIDES[] = {"BWRAP_ARGS", "SANDBOX_SECCOMP_ALLOW", "SANDBOX_USE_PIP_CACHE"};
+static const char *const OVERRIDES[] = {"BWRAP_ARGS", "SANDBOX_SECCOMP_ALLOW", "SANDBOX_USE_PIP_CACHE", "VSBOX_REPORT"};
 
 static void take_variant(struct start *start)
 {
@@ -233,6 +247,13 @@ static _Noreturn void pass_through(const struct start *start)
     execvp(path, start->arguments);
     int cause = errno;
     fail(cause == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_EXECUTE, NULL, "cannot execute %s: %s", path, strerror(cause));
+}
+
+static void say_unconfined(const struct start *start)
+{
+    const struct record *notice = plan_find(&start->plan, OP_UNCONFINED);
+    if (notice && !start->verify && isatty(2))
+        fprintf(stderr, "vsbox: %s\n", record_string(notice, 0));
 }
 
 static bool have_commands_changed(const struct start *start)
@@ -313,6 +334,7 @@ int main(int argc, char **argv)
     build_environment(&start, environ);
     if (!start.verify && getenv("VERBOSE") && strcmp(getenv("VERBOSE"), "1") == 0)
         describe_start(&start);
+    say_unconfined(&start);
     project_begin(&start);
     int signal_number = 0;
     int status = run_outside(&start, &signal_number);

@@ -25,7 +25,7 @@ static const unsigned RECURSIVE = 0x8000; /* AT_RECURSIVE */
 static const char DOCTOR[] = "see what this machine offers: vsbox doctor";
 
 static int new_root = -1;
-static dev_t own_devices[16]; /* the tmpfs that we mounted */
+static dev_t own_devices[256]; /* the tmpfs that we mounted */
 static unsigned own_device_count;
 
 static void write_file(const char *path, const char *text)

@@ -16,7 +16,8 @@ static const char *const SIGNATURES[OP_COUNT] = {
     [OP_PRIVATE] = "si",   [OP_WRITABLE] = "s",      [OP_HOME] = "s",
     [OP_READ_ONLY] = "",   [OP_PROJECT] = "sii",     [OP_PROTECT] = "s",
     [OP_INSTALLER] = "s*", [OP_OVERLAY] = "ss", [OP_UNSET] = "s",         [OP_CHDIR] = "s",      [OP_HOSTNAME] = "s",
-    [OP_SAME] = "ss",      [OP_BUBBLEWRAP] = "si", [OP_BUBBLEWRAP_ARGUMENTS] = "s*",
+    [OP_SAME] = "ss",      [OP_OBSERVED] = "iiiiiiii", [OP_UNCONFINED] = "s",
+        [OP_BUBBLEWRAP] = "si", [OP_BUBBLEWRAP_ARGUMENTS] = "s*",
 };
 
 enum { HEADER_SIZE = 32 };

@@ -68,7 +68,7 @@ static bool is_granted(const struct plan *plan, const char *path)
     bool namespaces = plan_find(plan, OP_NAMESPACES) != NULL;
     for (uint32_t i = 0; i < plan->count; i++) {
         const struct record *r = &plan->records[i];
-        if ((namespaces && r->op == OP_BIND && is_below(path, record_string(r, 1))) ||
+        if ((namespaces && r->op == OP_BIND && !(record_int(r, 2) & BIND_VIEW) && is_below(path, record_string(r, 1))) ||
             (!namespaces && r->op == OP_RULE && is_below(path, record_string(r, 0))) ||
             (r->op == OP_PROJECT && is_below(path, record_string(r, 0))))
             return true;
@@ -246,13 +246,30 @@ static bool is_set(const struct plan *plan, const char *entry)
     return false;
 }
 
+/* Without kernel limits the guard decides, and only here is known what this start shows. */
+static char *name_shown(const struct start *start)
+{
+    const char *shown[] = {start->show_cwd ? start->cwd : NULL, start->script};
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (out)
+        fputs("VSBOX_SHOWN=", out);
+    for (int i = 0; out && i < 2; i++)
+        if (shown[i] && !strchr(shown[i], '\n'))
+            fprintf(out, "%s %s\n", i == 0 && start->write_cwd ? "write" : "read", shown[i]);
+    if (!out || fclose(out) != 0)
+        fail(EXIT_OWN_FAILURE, NULL, "cannot build the environment: no memory");
+    return text;
+}
+
 void build_environment(struct start *start, char **outside)
 {
     const struct plan *plan = &start->plan;
     size_t count = 0;
     while (outside[count])
         count++;
-    char **environment = calloc(count + plan->count + 1, sizeof *environment);
+    char **environment = calloc(count + plan->count + 2, sizeof *environment);
     if (!environment)
         fail(EXIT_OWN_FAILURE, NULL, "cannot build the environment: no memory");
     size_t used = 0;
@@ -264,5 +281,7 @@ void build_environment(struct start *start, char **outside)
             asprintf(&environment[used++], "%s=%s", record_string(&plan->records[i], 0),
                      record_string(&plan->records[i], 1)) < 0)
             fail(EXIT_OWN_FAILURE, NULL, "cannot build the environment: no memory");
+    if (plan_find(plan, OP_UNCONFINED))
+        environment[used++] = name_shown(start);
     start->environment = environment;
 }

@@ -9,6 +9,7 @@
 #include <linux/keyctl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -66,15 +67,56 @@ static bool has_news(int channel)
     return poll(&more, 1, 0) > 0;
 }
 
+/* ---- a report of the run: Python outside hears of every call, and says in the end what it found ---- */
+
+static int reporter = -1;
+static pid_t reporter_process;
+
+/* Called with every signal blocked, which Python inherits: what ends the payload is what it has to report. */
+static void start_reporter(const struct start *start)
+{
+    int ends[2];
+    if (!plan_find(&start->plan, OP_OBSERVED) || start->verify)
+        return;
+    char *const words[] = {(char *)start->variant, is_installation(start) ? "install" : "", start->show_cwd ? start->cwd : "",
+                           start->write_cwd ? "write" : "read", start->script ? start->script : "",
+                           start->command ? start->command : start->arguments[0], NULL};
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+        fail_errno(NULL, "cannot make a channel");
+    reporter_process = start_python(start, "observe", ends[1], words);
+    close(ends[1]);
+    reporter = ends[0];
+}
+
+static void end_reporter(void)
+{
+    if (reporter < 0)
+        return;
+    close(reporter);
+    if (wait_for_python(reporter_process) != 0)
+        fputs("vsbox: the report of this run is not complete\n", stderr);
+}
+
 static bool take_message(int channel, struct message *last)
 {
-    struct message message = {0};
-    ssize_t size = recv(channel, &message, sizeof message, 0);
+    static union {
+        struct message message;
+        char bytes[MOST_OBSERVED];
+    } received;
+    ssize_t size = recv(channel, &received, sizeof received, 0);
     /* ECONNRESET: init ended with a signal of ours unread; its last word still follows (af_unix.c, unix_release_sock). */
     if (size < 0 && (errno == EINTR || errno == ECONNRESET))
         return true;
     if (size <= 0)
         return false;
+    if (received.message.kind == MESSAGE_OBSERVED) {
+        if (reporter >= 0)
+            send(reporter, &received, (size_t)size, MSG_NOSIGNAL);
+        return true;
+    }
+    if ((size_t)size < sizeof received.message)
+        memset(received.bytes + size, 0, sizeof received.message - (size_t)size);
+    struct message message = received.message;
     stops += message.kind == MESSAGE_STOPPED;
     if (message.kind == MESSAGE_STOPPED && !has_news(channel))
         stop_like(message.value);
@@ -139,6 +181,7 @@ int run_outside(struct start *start, int *signal_out)
     int channel[2];
     sys_sigprocmask(SIG_SETMASK, EVERY_SIGNAL, &caller_mask);
     sigaction(SIGCHLD, &standard, &caller_chld);
+    start_reporter(start);
     struct spared spared = {0}; /* children of a shell that we were executed from */
     if (!namespaces) {
         spared = find_children();
@@ -161,6 +204,7 @@ int run_outside(struct start *start, int *signal_out)
     int status = 0;
     while (waitpid(init, &status, 0) < 0 && errno == EINTR)
         ;
+    end_reporter();
     sys_sigprocmask(SIG_SETMASK, caller_mask, NULL);
     switch (last.kind) {
     case MESSAGE_FAILED:

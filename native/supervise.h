@@ -18,6 +18,8 @@
 /* The value of a MESSAGE_SIGNAL: the signal, and above these bits how many stops the launcher has heard of. */
 enum { SIGNAL_BITS = 8 };
 
+enum { MOST_OBSERVED = 16 << 10 }; /* bytes of one message about a call */
+
 /* ---- supervise.c ---- */
 extern uint64_t caller_mask; /* the payload gets both back */
 extern struct sigaction caller_chld;

@@ -63,11 +63,28 @@ enum op {
     OP_BUBBLEWRAP_ARGUMENTS, /* s* what it is told besides */
     OP_OVERLAY,       /* ss    source, target: the source as it is, with changes that are forgotten */
     OP_SAME,          /* ss    source, target: the target's content must be the source's */
+    OP_OBSERVED,      /* iiiiiiii enum observed_field: a system call that a report tells of */
+    OP_UNCONFINED,    /* s     nothing is enforced: it is reported, or left to the guard; said on a terminal */
     OP_COUNT
 };
 
+/* Which argument is what; ARGUMENT_NONE: none is. */
+enum observed_field {
+    OBSERVED_NUMBER,  /* of the call */
+    OBSERVED_ANSWER,  /* enum answer, or the errno that it gets */
+    OBSERVED_PATH,    /* argument: a path; the next: the directory that it starts from */
+    OBSERVED_PATH_DIRECTORY,
+    OBSERVED_SECOND,  /* another */
+    OBSERVED_SECOND_DIRECTORY,
+    OBSERVED_ADDRESS, /* argument: of a socket; the one after it is its size */
+    OBSERVED_FOLLOW,  /* nonzero: a link at the end of a path is followed */
+};
+enum { ARGUMENT_NONE = 255 };
+enum answer { ANSWER_KERNEL = 0, ANSWER_BROKER = 5000, ANSWER_DONE };
+#define NOTE_PREFIX "/.vsbox-observer" /* access(2) of it: a note of the guard (src/vsbox/guard/hook.py) */
+
 enum project_flags { PROJECT_HIDE = 1 /* protected things are not even seen */ };
-enum bind_flags { BIND_WRITABLE = 1, BIND_DEVICE = 2, BIND_OPTIONAL = 4, BIND_PLAIN = 8 };
+enum bind_flags { BIND_WRITABLE = 1, BIND_DEVICE = 2, BIND_OPTIONAL = 4, BIND_PLAIN = 8, BIND_VIEW = 16 /* of a preview: shown, not granted */ };
 enum workdir_mode { WORKDIR_NONE = 0, WORKDIR_READ = 1, WORKDIR_WRITE = 2 };
 enum privacy {
     PRIVATE_SELF = 1,  /* the path itself and what is above it */
@@ -109,7 +126,7 @@ uint64_t fnv1a64(const void *data, size_t size);
 
 enum { EXIT_USAGE = 2, EXIT_OWN_FAILURE = 125, EXIT_CANNOT_EXECUTE = 126, EXIT_NOT_FOUND = 127 };
 
-enum message_kind { MESSAGE_FAILED = 1, MESSAGE_STOPPED, MESSAGE_CONTINUED, MESSAGE_EXITED, MESSAGE_KILLED, MESSAGE_SIGNAL };
+enum message_kind { MESSAGE_FAILED = 1, MESSAGE_STOPPED, MESSAGE_CONTINUED, MESSAGE_EXITED, MESSAGE_KILLED, MESSAGE_SIGNAL, MESSAGE_OBSERVED };
 
 struct message {
     int32_t kind;
@@ -179,6 +196,8 @@ bool is_free_in_project(const struct start *start, const char *path);
 
 /* ---- main.c ---- */
 int call_python(const struct start *start, const char *action); /* exit status of COMPILER... ACTION ROOT */
+pid_t start_python(const struct start *start, const char *action, int input, char *const words[]);
+int wait_for_python(pid_t pid);
 
 /* ---- namespaces.c: the new root ---- */
 
@@ -205,7 +224,7 @@ int run_outside(struct start *start, int *signal_out);
 
 /* ---- broker.c: metadata and UNIX sockets where Landlock does not reach ---- */
 struct broker;
-struct broker *broker_new(const struct start *start, int listener);
+struct broker *broker_new(const struct start *start, int listener, int channel);
 void broker_serve(struct broker *broker); /* answers one notification */
 void broker_close(struct broker *broker);
 

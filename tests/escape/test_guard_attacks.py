@@ -55,7 +55,7 @@ READING = {
     "opened by os": ("guard", "print(os.read(os.open(secret, os.O_RDONLY), 99))"),
     "opened by bytes": ("guard", "print(open(os.fsencode(secret)).read())"),
     "opened with dots": ("guard", "print(open(os.path.dirname(secret) + '/x/../secret').read())"),
-    "opened through an own link": ("kernel", "os.symlink(secret, work + '/link'); print(open(work + '/link').read())"),
+    "opened through an own link": ("guard", "os.symlink(secret, work + '/link'); print(open(work + '/link').read())"),
     "opened through a link and dots": (
         "guard",
         "os.mkdir(work + '/x'); os.symlink(secret, work + '/link'); print(open(work + '/x/../link').read())",

@@ -127,12 +127,6 @@ def test_boxes_with_names_that_scripts_cannot_carry_are_refused(name: str, perso
     assert names_in(place) == []
 
 
-def test_create_with_mode_log_or_without_kernel_is_refused(person: Person, place: Path) -> None:
-    refused(person.vsbox("-q", "--no-os-sandbox", place / "env"), 2, "--no-os-sandbox")
-    refused(person.vsbox("-q", "--no-pip", "--mode", "log", place / "env"), 125, "mode")
-    assert names_in(place) == []
-
-
 def test_create_without_home(person: Person, place: Path) -> None:
     environment = {k: v for k, v in person.environment.items() if k not in {"HOME", "USER"}}
     done = person.vsbox("-q", "--no-pip", place / "env", env=environment)

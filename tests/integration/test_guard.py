@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import hashlib
 import io
 import json
 import os
@@ -15,13 +12,13 @@ import socket
 import subprocess
 import sys
 import tarfile
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from planted import wheel
 from wrapped import NATIVE, make_project
 
 from harness import PLAIN
@@ -35,7 +32,7 @@ each_tier = pytest.mark.parametrize(("person", "backend"), PAIRS[:2], indirect=T
 FILES = ("_sandbox.pth", "_sandbox_hook.py", "_sandbox_hook.bin", "_sandbox.json")
 KEYS = {
     (""
-    "time"), "pid", "blocked", "chain", "operation", "target", "distribution", "where", "program", "rule", "allow",
+    "time"), "pid", "verdict", "chain", "operation", "target", "distribution", "where", "program", "rule", "allow",
     "layer",
 }  # fmt: skip
 NO_GUARD = ("-I", "-S")
@@ -477,7 +474,7 @@ def test_a_record_says_everything(
     assert record["where"] == f"{script}:3"
     assert record["target"] == str(outside / "file")
     assert record["program"] == "script.py"
-    assert (record["blocked"], record["chain"], record["operation"], record["layer"]) == (True, [], "read", "guard")
+    assert (record["verdict"], record["chain"], record["operation"], record["layer"]) == ("denied", [], "read", "guard")
     assert record["allow"] == f"vsbox allow --read {box.root} {outside}/file"
     assert record["allow"] in text
     assert f"your code ({script}:3)" in text
@@ -523,26 +520,6 @@ def test_a_link_in_place_of_the_records_is_not_followed(
 
 
 # ---- on whose behalf ----
-
-
-def wheel(person: Person, directory: Path, name: str, version: str, source: str) -> Path:
-    """Make a wheel by hand."""
-    about = f"{name}-{version}.dist-info"
-    files = {
-        f"{name}/__init__.py": source,
-        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n\nSome words.\nName: other\n",
-        f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: by hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    lines = io.StringIO()
-    for path, text in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
-        csv.writer(lines, lineterminator="\n").writerow((path, f"sha256={digest}", len(text.encode())))
-    files[f"{about}/RECORD"] = lines.getvalue() + f"{about}/RECORD,,\n"
-    made = directory / f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(made, "w") as archive:
-        for path, text in files.items():
-            archive.writestr(path, text)
-    return own(person, made)
 
 
 def spy(canary: Path) -> str:

@@ -13,7 +13,7 @@ import pytest
 from harness import Box, Person
 
 NOTE = {
-    "time": 1.5, "pid": 7, "blocked": True, "chain": ["evil 1.0", "other 2"], "operation": "read", "target": "/x",
+    "time": 1.5, "pid": 7, "verdict": "denied", "chain": ["evil 1.0", "other 2"], "operation": "read", "target": "/x",
     "distribution": "evil 1.0", "where": "/e.py:3", "program": "p", "rule": "not granted", "allow": "rm -rf ~",
     "layer": "guard",
 }  # fmt: skip
@@ -157,7 +157,7 @@ def test_a_page_is_text_and_nothing_else(noted: Box) -> None:
     page = Text(target.read_text())
     assert page.tags.count("script") == 1
     assert "img" not in page.tags
-    assert page.cells[0] == page.cells[2] == page.cells[3] == wicked
+    assert page.cells[0] == page.cells[3] == page.cells[4] == wicked
     assert "default-src" in target.read_text()
 
 

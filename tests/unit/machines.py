@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import msgspec
 
 from vsbox.host.facts import HostFacts, IndexSettings, PathFact, Watched
-from vsbox.plan.model import BoxFacts, Interpreter
+from vsbox.plan.model import BoxFacts, Interpreter, Tier
 from vsbox.policy.model import Policy
 
+CONFINING = (Tier.NAMESPACES, Tier.LANDLOCK)
 HOME = "/home/ada"
 ROOT = "/home/ada/env"
 OWN = "/home/ada/.local/share/vsbox"

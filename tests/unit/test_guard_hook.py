@@ -32,7 +32,7 @@ PLAIN = os.path.realpath(sys.executable)
 
 def config(**keys: Any) -> dict[str, Any]:
     """Return the configuration of a guard that no kernel helps."""
-    nothing: dict[str, Any] = dict.fromkeys(("read", "write", "hidden", "packages", "records"), ())
+    nothing: dict[str, Any] = dict.fromkeys(("read", "write", "hidden", "packages", "records", "granted"), ())
     texts = {"root": "/the/box", "tier": "none", "mode": "enforce", "network": "host"}
     return nothing | {"read": SYSTEM} | texts | keys
 
@@ -157,9 +157,9 @@ def test_a_denial_names_path_code_rule_and_advice(place: Path) -> None:
     assert "to your code (/made/up.py:3)" in cause
     (record,) = records(kept)
     assert {"time", "pid"} == {*record} - {
-        "blocked", "chain", "operation", "target", "distribution", "where", "program", "rule", "allow", "layer"
+        "verdict", "chain", "operation", "target", "distribution", "where", "program", "rule", "allow", "layer"
     }  # fmt: skip
-    assert record["blocked"] is True
+    assert record["verdict"] == "denied"
     assert record["where"] == "/made/up.py:3"
     assert record["target"] == str(place / "file")
     assert record["allow"] == f"vsbox allow --read /the/box {place}/file"
@@ -181,7 +181,7 @@ def test_log_mode_reports_and_lets_pass(place: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "content\n")
     assert done.stderr == f"vsbox: would deny: read {place}/file\n"
     (record,) = records(kept)
-    assert (record["blocked"], record["target"]) == (False, str(place / "file"))
+    assert (record["verdict"], record["target"]) == ("would deny", str(place / "file"))
 
 
 def test_log_mode_lets_the_network_pass(place: Path) -> None:
@@ -193,7 +193,7 @@ def test_log_mode_lets_the_network_pass(place: Path) -> None:
     )
     done = run(code, mode="log", network="none", records=[str(kept)], write=(str(place),))
     assert (done.returncode, done.stdout) == (0, "")
-    assert [(r["blocked"], r["target"]) for r in records(kept)] == [(False, "192.0.2.1 port 9")]
+    assert [(r["verdict"], r["target"]) for r in records(kept)] == [("would deny", "192.0.2.1 port 9")]
 
 
 # ---- records ----

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from unit.machines import box, debian, machine, policy
+from unit.machines import CONFINING, box, debian, machine, policy
 from vsbox.errors import CannotEnforceError, PolicyError
 from vsbox.host.facts import HostFacts
 from vsbox.plan import steps
@@ -16,7 +16,7 @@ from vsbox.policy.model import Aspect
 from vsbox.seccomp import ALLOWED, rules, simulate, verdicts
 from vsbox.seccomp.syscalls import X86_64
 
-TIERS = pytest.mark.parametrize("tier", list(Tier))
+TIERS = pytest.mark.parametrize("tier", CONFINING)
 NETWORKED = ["read", "socket", "connect", "sendmsg"]
 NEWEST = 10
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from vsbox.backends import bubblewrap, landlock, native
+from vsbox.backends import bubblewrap, landlock, native, unconfined
 from vsbox.backends.interface import Backend, Missing
 from vsbox.errors import CannotEnforceError
 from vsbox.host.facts import HostFacts
@@ -26,14 +26,14 @@ class Choice:
 
 
 def choose(name: str, facts: HostFacts) -> Choice:
-    """Return the backend to use: the one named, or for ``auto`` the first that lacks nothing.
+    """Return the backend to use: the one named, or for ``auto`` the first that confines and lacks nothing.
 
     Raises:
         CannotEnforceError: it lacks something on this machine, which the message names.
     """
     passed_over: list[tuple[str, tuple[Missing, ...]]] = []
-    for backend in BACKENDS:
-        if name not in {"auto", backend.name}:
+    for backend in (*BACKENDS, unconfined.BACKEND):
+        if backend.name == "none" != name or name not in {"auto", backend.name}:
             continue
         missing = backend.missing(facts)
         if not missing:

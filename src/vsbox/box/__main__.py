@@ -1,6 +1,7 @@
-"""What the launcher asks of Python: ``python -I -m vsbox.box compile|sync|tidy BOX [VARIANT]``.
+"""What the launcher asks of Python: ``python -I -m vsbox.box compile|sync|tidy|observe BOX [WORD]...``.
 
-Started outside, with standard input closed and standard output going to standard error.
+Started outside, with standard input closed (``observe``: what the launcher tells of a run) and standard output going
+to standard error.
 """
 
 from __future__ import annotations
@@ -90,14 +91,23 @@ def tidy_box(layout: Layout) -> None:
         )
 
 
-ACTIONS: dict[str, Callable[..., None]] = {"compile": compile_box, "sync": sync_box, "tidy": tidy_box}
+def observe_box(layout: Layout, *words: str) -> None:
+    """Write the report of a run while it goes on."""
+    from vsbox.box.watch import watch_run
+
+    watch_run(layout, *words)
+
+
+ACTIONS: dict[str, Callable[..., None]] = {
+    "compile": compile_box, "sync": sync_box, "tidy": tidy_box, "observe": observe_box,
+}  # fmt: skip
 
 
 def main(argv: list[str]) -> int:
     """Carry out one action; return the exit status."""
     try:
-        action, root, *variant = argv
-        ACTIONS[action](open_box(root), *(variant if action == "compile" else ()))
+        action, root, *words = argv
+        ACTIONS[action](open_box(root), *(words if action in {"compile", "observe"} else ()))
     except (VsboxError, OSError) as error:
         hint = getattr(error, "hint", None)
         sys.stderr.write(f"vsbox: {error}\n" + (f"       {hint}\n" if hint else ""))

@@ -70,6 +70,11 @@ class Layout:
         return self.sandbox / "plan"
 
     @property
+    def runs(self) -> Path:
+        """Reports of the last runs that were watched."""
+        return self.sandbox / "runs"
+
+    @property
     def launcher(self) -> Path:
         """The copy of the native launcher that all others are hard links of."""
         return self.sandbox / "exec"

@@ -39,9 +39,9 @@ def staging_beside(root: Path) -> Iterator[Path]:
 def _make_holder(directory: Path, stack: contextlib.ExitStack) -> Path:
     """Make a directory that is in use; another command may take it for stale before it is locked."""
     while True:
-        holder = directory / f"{PREFIX}{secrets.token_hex(4)}"
+        holder = directory / f"{PREFIX}{secrets.token_hex(8)}"
+        stack.callback(remove_tree, holder)  # first: a signal may come right after it is made
         holder.mkdir(mode=0o700)
-        stack.callback(remove_tree, holder)
         with contextlib.suppress(FileNotFoundError, BlockingIOError):
             stack.enter_context(_locked(holder))
             return holder

@@ -14,11 +14,12 @@ from pathlib import Path
 import msgspec
 
 from vsbox.backends import choose
+from vsbox.backends.interface import Backend
 from vsbox.box.layout import Layout
 from vsbox.box.pip import provide_pip
 from vsbox.errors import BoxError, CannotEnforceError, PolicyError, VsboxError
 from vsbox.guard.install import guard_content, put_guard
-from vsbox.host.collect import collect
+from vsbox.host.collect import collect, user_home
 from vsbox.host.facts import HostFacts
 from vsbox.plan import steps
 from vsbox.plan.compile import compile_plan
@@ -122,11 +123,22 @@ def gather(layout: Layout, policy: Policy, root: Path | None = None) -> tuple[Ho
     interpreter = load_interpreter(layout)
     mapped = map_words(policy)
     named = (*(grant.path for grant in grants_of(mapped.policy)), *mapped.sources)
+    shown = [f"/{name}" for name in sorted(os.listdir("/"))] if policy.mode == "preview" else []  # noqa: PTH208
     facts = collect(
-        (*candidates(), *interpreter.trees, *named),
+        (*candidates(), *interpreter.trees, *named, *shown, user_home()),
         watched=(str(layout.policy), interpreter.executable, str(layout.sandbox / "interpreter.json")),
     )
     return facts, BoxFacts(str(root or layout.root), interpreter, commands_mtime_ns(layout))
+
+
+def backend_of(policy: Policy, facts: HostFacts) -> Backend:
+    """Return what carries the policy out: nothing of the kernel's for mode log, or where the guard is to be alone.
+
+    Raises:
+        CannotEnforceError: this machine lacks something that it needs.
+    """
+    unconfined = policy.mode == "log" or not policy.os_sandbox
+    return choose("none" if unconfined else backend_for(map_words(policy)), facts).backend
 
 
 @dataclass(frozen=True)
@@ -147,7 +159,7 @@ def plan_and_facts(layout: Layout, policy: Policy, root: Path | None = None) -> 
             f"cannot use {layout.root}: its Python {box.interpreter.executable} is gone",
             hint=f"make the box anew: vsbox --clear {layout.root}",
         )
-    backend = choose(backend_for(map_words(policy)), facts).backend
+    backend = backend_of(policy, facts)
     plan = backend.translate(compile_plan(policy, facts, box, backend.tier), facts)
     installs = with_preset(policy).packages == "install"
     if not installs:

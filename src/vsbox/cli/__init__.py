@@ -21,6 +21,8 @@ COMMANDS = {
     "expose": "vsbox.cli.expose",
     "explain": "vsbox.cli.explain",
     "report": "vsbox.cli.report",
+    "learn": "vsbox.cli.learn",
+    "diff": "vsbox.cli.diff",
     "check": "vsbox.cli.check",
     "doctor": "vsbox.cli.doctor",
     "list": "vsbox.cli.running",
@@ -31,7 +33,7 @@ COMMANDS = {
 }
 
 
-PLANNED = ("learn", "diff", "apparmor", "run", "python")
+PLANNED = ("apparmor", "run", "python")
 
 
 def _refuse_slip(word: str) -> None:

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 @click.option("--preset", type=click.Choice(["venv", "strict"]), default="venv", show_default=True,
               help="venv: network, packages writable. strict: no network, packages read-only, nothing of yours.")
 @click.option("--mode", type=click.Choice(["enforce", "log"]), default="enforce", show_default=True,
-              help="enforce blocks. log, which only reports, is not in this version.")
+              help="enforce blocks. log blocks nothing and reports what would be: no sandbox.")
 @click.option("--backend", type=click.Choice(["auto", "native", "bubblewrap", "landlock"]), default="auto",
               show_default=True,
               help="native: namespaces, Landlock, seccomp. bubblewrap: namespaces by bwrap. landlock: no namespaces.")
-@click.option("--no-os-sandbox", is_flag=True, help="Audit hook alone. Not in this version.")
+@click.option("--no-os-sandbox", is_flag=True, help="The audit hook alone, which code can get around: no sandbox.")
 @click.option("--allow-degraded", multiple=True, metavar="ASPECT",
               help="Run even where this aspect cannot be enforced; the receipt says so. Repeatable.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
@@ -53,7 +53,8 @@ def create(directory: str, **options: Any) -> None:
     if options["quiet"]:
         return
     root = created.layout.root
-    click.echo(f"Python {created.interpreter.version.split()[0]}, sandboxed with {created.plan.receipt.tier}: {root}")
+    version = created.interpreter.version.split()[0]
+    click.echo(f"Python {version}, {describe_tier(created.plan.receipt.tier)}: {root}")
     click.echo(f"  source {directory_hint(root / 'bin' / 'activate')}")
     for row in created.plan.receipt.rows:
         if row.state == "degraded":
@@ -62,21 +63,21 @@ def create(directory: str, **options: Any) -> None:
         click.echo(f"  no launcher for {held.name!r}: {held.reason}", err=True)
 
 
+def describe_tier(tier: str) -> str:
+    """Return how a box confines, in a word or two."""
+    return "not confined by the kernel" if tier == "none" else f"sandboxed with {tier}"
+
+
 def _policy(options: dict[str, Any]) -> Policy:
     """Build the policy that the options describe; a path that is missing is an error here."""
     from vsbox.cli.paths import resolve_grant
-    from vsbox.errors import UsageError
     from vsbox.policy.document import parse
 
-    if options["no_os_sandbox"]:
-        raise UsageError(
-            "cannot use --no-os-sandbox: that takes a start without kernel limits, which this version does not have",
-            hint="without it the kernel confines, which is stronger",
-        )
     document = {
         "venv_root": "/",
         "preset": options["preset"],
         "mode": options["mode"],
+        "os_sandbox": not options["no_os_sandbox"],
         "backend": options["backend"],
         "allowed_paths": [resolve_grant(path) for path in options["allow"]],
         "read_only_paths": [resolve_grant(path) for path in options["allow_read"]],

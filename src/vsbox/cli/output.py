@@ -15,15 +15,15 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(msgspec.to_builtins(value), indent=2))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table: colours and box on a terminal, plain lines elsewhere."""
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, error: bool = False) -> None:
+    """Print a table: colours on a terminal, plain lines elsewhere; ``error``: to standard error."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console = Console(stderr=error)
     if not console.is_terminal:
-        console = Console(width=160, no_color=True)
+        console = Console(stderr=error, width=160, no_color=True)
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")

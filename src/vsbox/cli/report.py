@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
+import msgspec
 
 from vsbox.box.layout import Layout, open_box
+from vsbox.box.runs import Run, load_runs
 from vsbox.box.store import write_atomically
 from vsbox.cli.output import print_json
 from vsbox.errors import BoxError
 from vsbox.guard.page import render_page
-from vsbox.guard.records import Record, advice, forget, is_full, read_records
+from vsbox.guard.records import Record, Records, advice, forget, is_full, read_records
 from vsbox.plan.guard import RECORDS
 from vsbox.plan.steps import printable
 
@@ -28,7 +31,7 @@ def _when(record: Record) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.time))
 
 
-def _print(records: tuple[Record, ...], box: str) -> None:
+def _print_denied(records: tuple[Record, ...], box: str) -> None:
     """By package, most denied first; what was denied more than once is said once."""
     owners = Counter(record.distribution for record in records)
     for owner, _ in owners.most_common():
@@ -40,44 +43,88 @@ def _print(records: tuple[Record, ...], box: str) -> None:
         for (operation, target), found in same.items():
             last = found[-1]
             often = f", {len(found)} times, last" if len(found) > 1 else ","
-            where = f"at {last.where}" if last.where else "on a command line"
-            click.echo(f"  {operation} {printable(target)}")
+            alone = "on a command line" if last.layer == "guard" else f"by {last.program}"
+            where = f"at {last.where}" if last.where else alone
+            word = "" if last.verdict == "denied" else " (not blocked)"
+            click.echo(f"  {operation} {printable(target)}{word}")
             click.echo(f"    {printable(where)}{often} {_when(last)}")
             click.echo(f"    {printable(advice(last, box))}")
 
 
+def _print_touched(records: Iterable[Record]) -> None:
+    """By package: what it was let touch."""
+    by_owner: dict[str, dict[str, set[str]]] = {}
+    for record in records:
+        by_owner.setdefault(record.distribution, {}).setdefault(record.operation, set()).add(record.target)
+    for owner in sorted(by_owner):
+        click.secho(f"{printable(owner or NOBODY)}, allowed", bold=True)
+        for operation in sorted(by_owner[owner]):
+            for target in sorted(by_owner[owner][operation]):
+                click.echo(f"  {operation} {printable(target)}")
+
+
+def _merge(notes: Records, runs: tuple[Run, ...]) -> Records:
+    """Return everything in the order in which it happened."""
+    every = [*notes.records, *(record for run in runs for record in run.records)]
+    return Records(tuple(sorted(every, key=lambda record: record.time)), notes.unreadable)
+
+
+def _as_json(layout: Layout, found: Records, runs: tuple[Run, ...]) -> dict[str, object]:
+    box = str(layout.root)
+    records = [msgspec.structs.replace(record, allow=advice(record, box)) for record in found.records]
+    return {
+        "box": box,
+        "records": records,
+        "unreadable": found.unreadable,
+        "runs": [(run.name, run.head) for run in runs],
+    }
+
+
 @click.command()
 @click.argument("directory", metavar="DIR", type=click.Path())
+@click.option("--last", is_flag=True, help="Only the last run that was watched.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--html", type=click.Path(dir_okay=False), help="Write a page that needs nothing but itself.")
 @click.option("--clear", is_flag=True, help="Forget what was noted, after showing it.")
-def report(directory: str, *, as_json: bool, html: str | None, clear: bool) -> None:
+def report(directory: str, *, last: bool, as_json: bool, html: str | None, clear: bool) -> None:
     """Show what was denied in the box DIR, to which installed package, and what would allow it.
 
     \b
       vsbox report myenv
       vsbox report myenv --html denied.html
 
-    The guard in each Python process of a box notes it there. Code inside can forge such a note or remove it, and
-    what programs other than Python were denied is not among them: a report is for finding out, not for proof.
+    The guard in each Python process of a box notes what it denies; code inside can forge such a note, or remove it. Of
+    runs that were watched (`vsbox exec --report`, VSBOX_REPORT=1, mode log, `vsbox learn`) the launcher keeps what the
+    kernel saw, of every program, where code inside cannot reach; then what was allowed is shown as well.
     """
     layout = open_box(directory)
-    found = read_records(_places(layout))
+    runs = tuple(load_runs(layout))
+    runs = runs[-1:] if last else runs
+    found = _merge(Records((), 0) if last else read_records(_places(layout)), runs)
     if html is not None:
-        page = render_page(str(layout.root), found)
+        page = render_page(
+            str(layout.root), found, [(run.head.started, run.head.command, run.head.mode) for run in runs]
+        )
         try:
             write_atomically(Path(html), page.encode("utf-8", "backslashreplace"))  # through no link left there
         except OSError as error:
             raise BoxError(f"cannot write {html}: {error.strerror}", hint="name another file") from error
     elif as_json:
-        print_json({"box": str(layout.root), "records": found.records, "unreadable": found.unreadable})
-    elif not found.records:
-        click.echo("nothing was denied")
+        print_json(_as_json(layout, found, runs))
     else:
-        _print(found.records, str(layout.root))
+        _print(found, str(layout.root))
     if found.unreadable and not as_json:
         click.echo(f"vsbox: lines of the notes that are none: {found.unreadable}", err=True)
     if any(is_full(place) for place in _places(layout)):
         click.echo(f"vsbox: the notes are full, nothing is added\n       vsbox report --clear {directory}", err=True)
     if clear:
-        forget(_places(layout))
+        forget((*_places(layout), *layout.runs.glob("*.jsonl")))
+
+
+def _print(found: Records, box: str) -> None:
+    denied = tuple(record for record in found.records if record.verdict != "allowed")
+    if denied:
+        _print_denied(denied, box)
+    else:
+        click.echo("nothing was denied")
+    _print_touched(record for record in found.records if record.verdict == "allowed")

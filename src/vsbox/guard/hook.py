@@ -15,6 +15,11 @@ import sys
 from errno import EACCES, ENETUNREACH, ENOENT, EPERM, EROFS
 
 MOST_RECORDS = 1000
+MOST_NOTES = 50_000
+NOTE_PREFIX = "/.vsbox-observer/"
+MOST_NOTE_BYTES = 4000
+SPAWNING = ("os.fork", "os.forkpty", "os.system")
+"""Events that start a process, watched where a report is asked for: the next one is on behalf of who is at work now."""
 MOST_BYTES = 1 << 20
 MOST_LEARNED = 1000
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -151,6 +156,16 @@ class Guard:
         self.learned = set()
         self.first_in = {}
         self.busy = set()
+        self.observed = False
+        self.granted = tuple(path.rstrip("/") + "/" for path in config["granted"])
+        if self.tier == "none":
+            self.show(os.environ.get("VSBOX_SHOWN", ""))
+
+    def show(self, shown):
+        """Take what the launcher granted this start: without kernel limits there is nobody else to ask."""
+        for line in filter(None, shown.split("\n")):
+            level, _, path = line.partition(" ")
+            self.places.setdefault(path, 2 if level == "write" else 1)
 
     def level(self, path):
         """Return what the most specific grant gives: 0 nothing, 1 reading, 2 writing."""
@@ -204,7 +219,10 @@ class Guard:
             holder, last = os.path.split(whole.rstrip("/"))
             of_entry = not resolve_last and last not in ("", ".", "..")
             real = os.path.join(os.path.realpath(holder), last) if of_entry else os.path.realpath(whole)
-            if self.level(real) >= level:
+            granted = self.level(real) >= level
+            if self.observed and (not granted or (real + "/").startswith(self.granted)):
+                self.note(operation, real)
+            if granted or (self.observed and self.logs):
                 return
             asked = holder if of_entry else whole  # links of /proc lead where no path does
             if self.tier != "none" and (self.is_reachable(asked) if level == 1 else self.is_changeable(asked)):
@@ -212,6 +230,9 @@ class Guard:
             self.deny(operation, given, real, level, of_entry or (may_make and not os.path.lexists(real)))
         finally:
             self.busy.discard(get_ident())
+
+    def refuse(self, what):
+        raise SandboxPermissionError(EPERM, "%s (the sandbox does not let code %s)" % (os.strerror(EPERM), what))
 
     def deny(self, operation, given, real, level, needs_directory):
         option = "" if level == 2 else "--read "
@@ -234,6 +255,9 @@ class Guard:
             return
         self.busy.add(get_ident())
         try:
+            if self.observed:  # the kernel denies what it denies
+                self.note(operation, target)
+                return
             advice = 'in %s/sandbox/sandbox.json: "network": "host"' % self.root
             who = self.record(operation, target, "this box has no network", advice)
         finally:
@@ -256,19 +280,48 @@ class Guard:
             frame = frame.f_back
         return found
 
-    def record(self, operation, target, rule, advice):
-        """Write one line for ``vsbox report``, once for each thing; return on whose behalf it was."""
+    def blame(self):
+        """Return on whose behalf this is: distribution or "", file:line, every distribution at work."""
         callers = self.callers()
         blamed = next((caller for caller in callers if caller[0]), callers[0] if callers else ("", "", 0))
         chain = []
         for name, _, _ in callers:
             if name and name not in chain:
                 chain.append(name)
-        where = "%s:%d" % (blamed[1], blamed[2]) if blamed[1] else ""
-        who = " to %s" % (blamed[0] or "your code") + (" (%s)" % where if where else "") if callers else ""
+        return blamed[0], "%s:%d" % (blamed[1], blamed[2]) if blamed[1] else "", chain
+
+    def note(self, operation, target):
+        """Tell the launcher on whose behalf it is, once for each thing: it answers to paths of this form."""
+        distribution, where, chain = self.blame()
+        if operation != "spawn":
+            if (operation, target, distribution) in self.told or len(self.told) >= MOST_NOTES:
+                return
+            self.told.add((operation, target, distribution))
+        text = os.fsencode("\x1f".join((operation, target, distribution, where, "")))[:MOST_NOTE_BYTES]
+        further = os.fsencode("\x1e".join(chain))
+        os.access(os.fsencode(NOTE_PREFIX) + text + (further if len(text + further) < MOST_NOTE_BYTES else b""), 0)
+
+    def about_to_start(self):
+        from _thread import get_ident
+
+        if self.observed and get_ident() not in self.busy:
+            self.busy.add(get_ident())
+            try:
+                self.note("spawn", "")
+            finally:
+                self.busy.discard(get_ident())
+
+    def record(self, operation, target, rule, advice):
+        """Write one line for ``vsbox report``, once for each thing; return on whose behalf it was."""
+        distribution, where, chain = self.blame()
+        who = " to %s" % (distribution or "your code") + (" (%s)" % where if where else "")
+        if not where and not distribution:
+            who = ""
+        if self.observed:
+            return who
         if (operation, target) not in self.told and len(self.told) < MOST_RECORDS:
             self.told.add((operation, target))
-            self.write(operation, target, rule, advice, blamed[0], where, chain)
+            self.write(operation, target, rule, advice, distribution, where, chain)
         return who
 
     def write(self, operation, target, rule, advice, distribution, where, chain):
@@ -279,8 +332,8 @@ class Guard:
             ("program", os.path.basename(sys.argv[0] or "python") if hasattr(sys, "argv") and sys.argv else "python"),
             ("rule", rule), ("allow", advice), ("layer", "guard"),
         )
-        line = '{"time": %.3f, "pid": %d, "blocked": %s, "chain": [%s], %s}\n' % (
-            time.time(), os.getpid(), "false" if self.logs else "true", ", ".join(map(quoted, chain)),
+        line = '{"time": %.3f, "pid": %d, "verdict": "%s", "chain": [%s], %s}\n' % (
+            time.time(), os.getpid(), "would deny" if self.logs else "denied", ", ".join(map(quoted, chain)),
             ", ".join("%s: %s" % (quoted(key), quoted(value)) for key, value in fields),
         )
         if self.logs:
@@ -312,6 +365,9 @@ class Guard:
         writes = flags & WRITING
         self.check("write" if writes else "read", path, 2 if writes else 1, may_make=flags & os.O_CREAT)
 
+    def watches_network(self):
+        return self.offline or self.observed
+
     def handlers(self):
         """Return event -> function of its arguments; what is not in it is nobody's business here."""
 
@@ -329,7 +385,11 @@ class Guard:
             first, second = changing(operation, 0, 2), changing(operation, 1, 3)
             return lambda args: (first(args), second(args))
 
+        def started(args):
+            self.about_to_start()
+
         def executed(args):
+            self.about_to_start()
             if args[0] and os.sep in os.fsdecode(args[0]):
                 self.check("execute", args[0], 1)
 
@@ -359,12 +419,12 @@ class Guard:
             if isinstance(address, (str, bytes)):
                 if address and address[:1] not in ("\0", b"\0"):
                     self.check("connect", address, 1)
-            elif self.offline and isinstance(address, tuple) and address and not is_own_host(address[0]):
+            elif self.watches_network() and isinstance(address, tuple) and address and not is_own_host(address[0]):
                 self.deny_network("connect", "%s port %s" % (address[0], address[1] if len(address) > 1 else "?"))
 
         def resolved(args):
             host = args[0].decode("ascii", "replace") if isinstance(args[0], bytes) else args[0]
-            if self.offline and isinstance(host, str) and not is_own_host(host) and not is_address(host):
+            if self.watches_network() and isinstance(host, str) and not is_own_host(host) and not is_address(host):
                 if host != os.uname().nodename and host not in read_text("/etc/hosts").split():
                     from _socket import EAI_AGAIN, gaierror
 
@@ -373,8 +433,27 @@ class Guard:
                     self.deny_network("resolve", host, error, EAI_AGAIN, "Temporary failure in name resolution")
 
         def made(args):  # without namespaces the filter refuses the socket itself
-            if self.offline and self.tier == "landlock" and args[1] in (2, 10):  # AF_INET, AF_INET6
+            internet = args[1] in (2, 10)  # AF_INET, AF_INET6
+            if self.offline and self.tier == "landlock" and internet and not self.observed:
                 self.deny_network("connect", "the network", number=EACCES)
+
+        def changed_variable(args):
+            if args[0] in (b"VSBOX_SHOWN", "VSBOX_SHOWN") and self.tier == "none":
+                self.refuse("change what this start is granted")
+
+        def given(variables):
+            """Without kernel limits a variable says what a start is granted: no other value of it is handed on."""
+            if self.tier == "none" and variables:
+                for name, value in dict(variables).items():
+                    if os.fsdecode(name) == "VSBOX_SHOWN" and os.fsdecode(value) != os.environ.get("VSBOX_SHOWN"):
+                        self.refuse("change what another start is granted")
+
+        def executed_with(path, variables):
+            def handle(args):
+                given(args[variables] if len(args) > variables else None)
+                executed(args[path:])
+
+            return handle
 
         def asked_for(args):
             raise Present
@@ -393,11 +472,14 @@ class Guard:
             "os.utime": changing("change", 0, 3, True), "os.setxattr": changing("change", resolve_last=True),
             "os.removexattr": changing("change", resolve_last=True), "sqlite3.connect": database,
             "ctypes.dlopen": loaded,
-            "import": imported, "os.exec": executed, "os.posix_spawn": executed, "os.spawn": lambda a: executed(a[1:]),
-            "subprocess.Popen": executed, "pty.spawn": lambda a: executed(a[0][:1]) if a[0] else None,
+            "import": imported, "os.exec": executed_with(0, 2), "os.posix_spawn": executed_with(0, 2),
+            "os.spawn": executed_with(1, 3), "subprocess.Popen": executed_with(0, 3),
+            "os.putenv": changed_variable, "os.unsetenv": changed_variable,
+            "pty.spawn": lambda a: executed(a[0][:1]) if a[0] else None,
             "socket.__new__": made, "socket.connect": connected, "socket.sendto": connected,
             "socket.sendmsg": connected, "socket.getaddrinfo": resolved, "socket.gethostbyname": resolved,
             "vsbox.guard": asked_for, "object.__setattr__": guarded, "object.__delattr__": guarded,
+            **dict.fromkeys(SPAWNING, started),
         }  # fmt: skip
         return {event: answering(handle) for event, handle in table.items()}
 
@@ -429,10 +511,14 @@ def is_address(host):
     return ":" in host or all(part.isdigit() for part in host.split("."))
 
 
-def handlers_for(config: "dict", learned: "set | None" = None) -> "dict":
-    """Return the handlers of the events that count; ``learned``: filled with directories that the kernel grants."""
+def handlers_for(config: "dict", learned: "set | None" = None, observed: bool = False) -> "dict":
+    """Return the handlers of the events that count.
+
+    ``learned``: filled with directories that the kernel grants. ``observed``: the launcher hears of what is touched.
+    """
     guard = Guard(config)
-    guard.learned = set() if learned is None else learned
+    guard.observed = observed
+    guard.learned = set() if learned is None or observed else learned
     return guard.handlers()
 
 
@@ -444,7 +530,7 @@ def install(config):
         if type(error).__name__ == "Present":  # of this copy or another
             return
         raise
-    find = handlers_for(config).get
+    find = handlers_for(config, None, os.access(NOTE_PREFIX.rstrip("/"), 0)).get
 
     def hook(event, args):
         handle = find(event)

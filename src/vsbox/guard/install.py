@@ -14,12 +14,13 @@ import os
 import secrets
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from vsbox.errors import BoxError
-from vsbox.guard.hook import handlers_for
+from vsbox.guard.hook import SPAWNING, handlers_for
+from vsbox.guard.places import opened_below
 from vsbox.plan.guard import START_FILE, guard_files
 from vsbox.plan.model import BoxFacts, Interpreter
 
@@ -30,7 +31,7 @@ MOST_PREFIXES: Final = 100
 MARK: Final = "_vsbox_guard"
 CODE_NAME: Final = "<vsbox guard>"
 SECONDS: Final = 60
-NOTHING: Final = dict.fromkeys(("read", "write", "hidden", "packages", "records"), ()) | dict.fromkeys(
+NOTHING: Final = dict.fromkeys(("read", "write", "hidden", "packages", "records", "granted"), ()) | dict.fromkeys(
     ("root", "tier", "mode", "network"), ""
 )
 COMPILE: Final = (
@@ -47,8 +48,8 @@ BEGIN: Final = (
 """Code of the ``.pth`` file, as short as can be, since it is compiled at every start. What fails there, site prints and
 goes on: so a guard that cannot start ends Python itself."""
 BROKEN: Final = "vsbox: cannot start Python: its guard is broken\n       put it back, outside: vsbox sync {root}\n"
-EVENTS: Final = tuple(sorted(handlers_for(NOTHING)))
-FLAGS: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+ONLY_UNCONFINED: Final = frozenset({"os.putenv", "os.unsetenv"})
+EVENTS: Final = tuple(sorted(handlers_for(NOTHING).keys() - {*SPAWNING, *ONLY_UNCONFINED}))
 
 
 def compile_hook(interpreter: Interpreter, place: Path) -> bytes:
@@ -94,6 +95,8 @@ def _prefixes(config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
         mixed = tuple(path for path in granted if any(other.startswith(path) for other in less))
         return tuple(path for path in granted if path not in mixed)[:MOST_PREFIXES], mixed[:MOST_PREFIXES], less
 
+    if config["tier"] == "none":  # no kernel looks where links lead: a closer look wherever code can make some
+        return *split(below("read"), "write", "hidden"), (), (), ()
     return *split(below("read", "write"), "hidden"), *split(below("write"), "read", "hidden")
 
 
@@ -101,7 +104,9 @@ def _join(code: bytes, config: Mapping[str, Any]) -> bytes:
     """Return what ``first.py`` reads: where the other parts begin, its own code, grants, configuration, the hook."""
     size = int.from_bytes(code[:4], "little")
     first, hook = code[4 : 4 + size], code[4 + size :]
-    granted = marshal.dumps((_prefixes(config), EVENTS), 2)  # a format that every Python reads
+    events = (*EVENTS, *ONLY_UNCONFINED) if config["tier"] == "none" else EVENTS
+    mine = tuple(f"{path.rstrip('/')}/" for path in config["granted"])
+    granted = marshal.dumps((_prefixes(config), events, SPAWNING, mine), 2)  # a format that every Python reads
     told = marshal.dumps(dict(config), 2)
     parts = [first, granted, told, hook]
     starts = [12 + sum(map(len, parts[:number])) for number in (1, 2, 3)]
@@ -121,29 +126,6 @@ def guard_content(box: BoxFacts, config: Mapping[str, Any], place: Path) -> dict
         START_FILE: b"_sandbox_hook:start\n",
     }
     return {name: content[name] for name in guard_files(box)}
-
-
-@contextlib.contextmanager
-def _opened(root: Path, relative: str) -> Iterator[int]:
-    """Open a directory below another without following any link.
-
-    Raises:
-        BoxError: there is none.
-    """
-    descriptor = os.open(root, FLAGS)
-    try:
-        for part in relative.split("/"):
-            inner = os.open(part, FLAGS, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = inner
-        yield descriptor
-    except OSError as error:
-        raise BoxError(
-            f"cannot put the guard into {root}/{relative}: {error.strerror}",
-            hint="code inside broke its environment; make it anew: vsbox --clear DIR",
-        ) from error
-    finally:
-        os.close(descriptor)
 
 
 def _has(directory: int, name: str, data: bytes) -> bool:
@@ -183,9 +165,9 @@ def put_guard(own: Path, environment: Path, packages: str, files: Mapping[str, b
         BoxError: the environment has no such directory, or a link in its place.
     """
     own.mkdir(exist_ok=True)
-    with _opened(own.parent, own.name) as directory:
+    with opened_below(own.parent, own.name) as directory:
         _put(directory, files)
-    with _opened(environment, packages) as directory:
+    with opened_below(environment, packages) as directory:
         before = os.fstat(directory)
         if _put(directory, files):
             os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -211,7 +193,7 @@ def take_guard(own: Path, environment: Path, packages: str) -> None:
     """Take the guard's files out of an environment again, as far as they are ours."""
     if not own.is_dir() or not packages:
         return
-    with _opened(environment, packages) as directory:
+    with opened_below(environment, packages) as directory:
         before = os.fstat(directory)
         _sweep(directory)
         for path in own.iterdir():

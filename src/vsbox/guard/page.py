@@ -5,11 +5,12 @@ from __future__ import annotations
 import html
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 from vsbox.guard.records import Record, Records, advice
 
-COLUMNS: Final = ("package", "when", "what", "target", "at", "by way of", "what would allow it")
+COLUMNS: Final = ("package", "when", "verdict", "what", "target", "at", "by way of", "what would allow it")
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 STYLE: Final = """\
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; --strong: #c22; }
@@ -28,9 +29,10 @@ th[aria-sort=ascending] button::after { content: " \\2191"; }
 th[aria-sort=descending] button::after { content: " \\2193"; }
 td { overflow-wrap: anywhere; }
 td:first-child { font-weight: 600; }
-td:nth-child(-n+3) { white-space: nowrap; }
-td:nth-child(4) { color: var(--strong); }
-td:nth-child(n+4) { font-family: ui-monospace, monospace; font-size: .87em; }
+td:nth-child(-n+4) { white-space: nowrap; }
+tr.denied td:nth-child(5), tr.denied td:nth-child(3) { color: var(--strong); }
+tr.allowed td:not(:first-child) { opacity: .7; }
+td:nth-child(n+5) { font-family: ui-monospace, monospace; font-size: .87em; }
 tbody tr:hover { background: var(--soft); }
 """
 SCRIPT: Final = """\
@@ -64,24 +66,39 @@ def _cells(record: Record, box: str) -> tuple[str, ...]:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(record.time))
     through = ", ".join(record.chain[1:])
     name = record.distribution or "your code"
-    what = record.operation if record.blocked else f"{record.operation} (only reported)"
-    return name, when, what, record.target, record.where, through, advice(record, box)
+    where = record.where or record.program
+    return name, when, record.verdict, record.operation, record.target, where, through, advice(record, box)
+
+
+def _row(record: Record, box: str) -> str:
+    kind = "allowed" if record.verdict == "allowed" else "denied"
+    cells = "".join(f"<td>{html.escape(_visible(cell))}</td>" for cell in _cells(record, box))
+    return f'<tr class="{kind}">{cells}</tr>'
 
 
 def _summary(found: Records) -> str:
-    counts = Counter(record.distribution or "your code" for record in found.records)
+    denied = [record for record in found.records if record.verdict != "allowed"]
+    counts = Counter(record.distribution or "your code" for record in denied)
     parts = [f"{name}: {number}" for name, number in counts.most_common(12)]
     return "; ".join(parts) if parts else "nothing was denied"
 
 
-def render_page(box: str, found: Records) -> str:
-    """Return the page. Whatever code inside has written is text in it and nothing else."""
+def _watched(runs: Sequence[tuple[float, str, str]]) -> str:
+    if not runs:
+        return "No run was watched: what programs other than Python were denied is not listed."
+    times = [time.strftime("%Y-%m-%d %H:%M", time.gmtime(at)) for at, _, _ in runs]
+    parts = [f"{command} ({when}, mode {mode})" for when, (_, command, mode) in zip(times, runs, strict=True)]
+    return f"Watched with all that they started: {', '.join(parts)}."
+
+
+def render_page(box: str, found: Records, runs: Sequence[tuple[float, str, str]] = ()) -> str:
+    """Return the page; ``runs``: when each was started, the command, the mode.
+
+    Whatever code inside has written is text in it and nothing else.
+    """
     heads = "".join(f'<th scope="col"><button type="button">{html.escape(column)}</button></th>' for column in COLUMNS)
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td>{html.escape(_visible(cell))}</td>" for cell in _cells(record, box)) + "</tr>"
-        for record in found.records
-    )
-    title = html.escape(f"Denied in {_visible(box)}")
+    rows = "\n".join(_row(record, box) for record in found.records)
+    title = html.escape(f"Report of {_visible(box)}")
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -94,8 +111,8 @@ def render_page(box: str, found: Records) -> str:
 </head>
 <body>
 <h1>{title}</h1>
-<p>{html.escape(_visible(_summary(found)))}. Times are UTC.
-What programs other than Python were denied is not listed.</p>
+<p>Denied: {html.escape(_visible(_summary(found)))}. Times are UTC.
+{html.escape(_visible(_watched(runs)))}</p>
 <label>Search <input type="search" autofocus></label> <output></output>
 <div class="scroll">
 <table>

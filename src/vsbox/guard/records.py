@@ -9,34 +9,38 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
+
+from vsbox.guard.places import read_regular
+from vsbox.seccomp import ALLOWED, reason
 
 MOST_BYTES: Final = 4 << 20
 FULL_BYTES: Final = 1 << 20
 """``hook.py``, MOST_BYTES"""
 MOST_RECORDS: Final = 20_000
 
+Verdict = Literal["denied", "would deny", "allowed"]
 Short = Annotated[str, msgspec.Meta(max_length=200)]
 Long = Annotated[str, msgspec.Meta(max_length=8200)]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One thing that was denied.
+    """One thing that code in a box touched, or tried to.
 
-    ``time``: seconds since 1970. ``blocked``: it was, and not only reported. ``distribution``: "name version" of the
+    ``time``: seconds since 1970. ``verdict``: whether it was denied, would have been where nothing is blocked, or
+    allowed. ``distribution``: "name version" of the
     innermost installed package at work, or "" for code that belongs to none, at ``where`` (file:line); ``chain``: all
     of them, innermost first. ``rule`` is what denies, ``allow`` what would allow it, ``layer`` who noticed.
     """
 
     time: float
     pid: int
-    blocked: bool
+    verdict: Verdict
     chain: Annotated[tuple[Short, ...], msgspec.Meta(max_length=50)]
     operation: Short
     target: Long
@@ -48,7 +52,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layer: Short
 
 
-READING: Final = frozenset({"read", "list", "enter", "open", "execute", "load", "connect"})
+READING: Final = frozenset({"read", "list", "look", "enter", "open", "execute", "load", "connect"})
 CONTENT: Final = frozenset({"write", "change", "truncate"})
 """What takes a grant of the file itself; all else changes the directory that holds it."""
 NETWORK: Final = "this box has no network"
@@ -56,6 +60,11 @@ NETWORK: Final = "this box has no network"
 
 def advice(record: Record, box: str) -> str:
     """Return what would allow it, as typed in a shell. People paste it: so it is made here, and not the record's."""
+    if record.verdict == "allowed":
+        return ""
+    if record.operation == "call":
+        unlisted = reason(record.target, "errno EPERM", ALLOWED) == "not on the list"
+        return f'"syscalls": ["@builtin", "{record.target}"] in sandbox.json' if unlisted else "nothing does"
     if record.rule == NETWORK:
         return '"network": "host" in sandbox.json'
     if record.operation in READING and not (record.operation == "open" and not os.path.lexists(record.target)):
@@ -74,14 +83,7 @@ class Records:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # type: ignore[attr-defined,unused-ignore]
-    try:
-        descriptor = os.open(path, flags)
-    except OSError:
-        return
-    with os.fdopen(descriptor, "rb") as file:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            yield from file.read(MOST_BYTES).splitlines()
+    yield from (read_regular(path, MOST_BYTES) or b"").splitlines()
 
 
 def _decode(line: bytes) -> Record | None:

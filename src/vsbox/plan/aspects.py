@@ -30,6 +30,16 @@ class Situation:
         return self.tier is Tier.NAMESPACES
 
     @property
+    def confines(self) -> bool:
+        """Whether the kernel is to enforce the policy; else it is only reported, or left to the guard."""
+        return self.policy.mode == "enforce" and self.policy.os_sandbox
+
+    @property
+    def observed(self) -> bool:
+        """Whether the launcher hears of what code touches."""
+        return self.policy.report or (self.policy.mode != "enforce" and self.policy.os_sandbox)
+
+    @property
     def abi(self) -> int:
         """The Landlock ABI."""
         return self.facts.landlock_abi
@@ -221,12 +231,38 @@ def lacking(situation: Situation) -> tuple[Row, ...]:
     return tuple(row for row in rows if row.state == "cannot enforce")
 
 
+OF_EVERY_START: Final = {
+    Aspect.KEYRING: ("keyctl",),
+    Aspect.DESCRIPTORS: ("close_range",),
+    Aspect.ENVIRONMENT: ("execve",),
+    Aspect.PRIVILEGES: ("capabilities", "no_new_privs"),
+}
+"""What the launcher does whatever the mode is."""
+
+
+def _receipt_without_enforcement(situation: Situation) -> Receipt:
+    """Return the receipt of a start that the kernel does not confine."""
+    reported = "all is let pass and reported"
+    if situation.policy.mode == "preview":
+        reported = "all is let pass and reported, changes are forgotten"
+    asked = reported if situation.observed else "the guard in Python denies, which code can get around"
+    rows = [
+        Row(entry.aspect, entry.asked, "enforced", OF_EVERY_START[entry.aspect])
+        if entry.aspect in OF_EVERY_START
+        else Row(entry.aspect, asked, "open by policy")
+        for entry in _concerned(situation)
+    ]
+    return Receipt(situation.tier.value, tuple(rows))
+
+
 def judge(situation: Situation) -> Receipt:
     """Return the receipt of a plan.
 
     Raises:
         CannotEnforceError: an aspect has no layer and ``allow_degraded`` does not name it.
     """
+    if not situation.confines:
+        return _receipt_without_enforcement(situation)
     gaps = lacking(situation)
     if gaps:
         names = ", ".join(row.aspect.value for row in gaps)

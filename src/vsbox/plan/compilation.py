@@ -46,26 +46,28 @@ class Compilation:
         self.facts = facts
         self.box = box
         self.situation = Situation(tier, facts, self.policy)
+        self.tier = tier
         self.namespaces = tier is Tier.NAMESPACES
+        self.landlock_only = tier is Tier.LANDLOCK
         self.allowed_calls = allowed_calls(self.policy.syscalls)
         self.grants = grants_of(self.policy)
         self.by_path = {grant.path: grant for grant in self.grants}
         self.prefix = box.root if self.namespaces else box.inside
         self.home = box.home if self.namespaces else self.home_source
         self.pip = PIP if self.namespaces else box.pip
-        self.known_fs = landlock.known_fs(facts.landlock_abi)
+        self.known_fs = landlock.known_fs(landlock.NEWEST_ABI if tier is Tier.NONE else facts.landlock_abi)
         self.read = READ_EARLY if self.namespaces or self.situation.broker else landlock.READ
 
     def supervised_calls(self) -> frozenset[str]:
         """Return the system calls that the broker answers."""
-        if not self.situation.broker:
+        if not self.situation.broker or not self.situation.confines:
             return frozenset()
         sockets = SOCKET_CALLS if self.watches_sockets() else frozenset()
         return sockets & self.allowed_calls if self.namespaces else METADATA_CALLS | sockets
 
     def watches_sockets(self) -> bool:
         """Tell whether connections to UNIX sockets are the broker's: before Landlock knew their paths."""
-        return self.situation.broker and self.facts.landlock_abi < 9
+        return self.situation.confines and self.situation.broker and self.facts.landlock_abi < 9
 
     def is_writable(self, path: PurePosixPath) -> bool:
         """Tell whether the most specific grant that holds ``path`` allows writing."""
@@ -104,6 +106,6 @@ class Compilation:
             yield packages
         yield self.home
         for grant in self.grants:
-            by_children = grant.path == self.policy.project and not self.namespaces
+            by_children = grant.path == self.policy.project and self.landlock_only
             if grant.access is Access.WRITE and not by_children:
                 yield grant.path

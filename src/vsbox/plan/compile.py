@@ -7,19 +7,20 @@ granted directory for a link and wait for the next start.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from vsbox.host.facts import HostFacts
 from vsbox.plan import project, steps, system
 from vsbox.plan.aspects import judge
 from vsbox.plan.compilation import PIP_CACHE, Compilation
-from vsbox.plan.confinement import landlock_steps, limit_steps, seccomp_steps
+from vsbox.plan.confinement import landlock_steps, limit_steps, seccomp_steps, start_steps, told_rules
 from vsbox.plan.environment import PASSED, search_path
 from vsbox.plan.guard import guard_places
 from vsbox.plan.model import BoxFacts, Plan, Tier
 from vsbox.plan.refusals import check
-from vsbox.plan.root import root_steps
+from vsbox.plan.root import hidden_steps, root_steps
 from vsbox.plan.steps import Step
+from vsbox.plan.view import view_steps
 from vsbox.policy.grants import Access
 from vsbox.policy.model import Policy
 
@@ -41,6 +42,8 @@ def _head(c: Compilation) -> Iterator[Step]:
             yield steps.Alias(f"-m {name}", f"{c.prefix}/bin/{name}")
     if not c.namespaces:
         yield from (steps.Same(source, target) for source, target in guard_places(c.box, c.prefix))
+    if not c.situation.confines:
+        yield steps.Unconfined(_notice(c))
     yield steps.Keyring()
     yield steps.Bin(f"{c.prefix}/bin")
     yield steps.Home(c.home)
@@ -48,7 +51,7 @@ def _head(c: Compilation) -> Iterator[Step]:
         yield steps.Chdir(c.mapped.directory)
     if c.policy.packages == "install":
         yield from (steps.Installer(words) for words in project.INSTALLERS)
-    if c.policy.project:
+    if c.policy.project and c.situation.confines:
         yield from (steps.Protect(name) for name in project.PROTECTED)
     for path, kind in (*system.PRIVATE_PLACES, (c.facts.home, system.PRIVATE_HOME)):
         yield steps.Private(path, kind)
@@ -58,6 +61,13 @@ def _head(c: Compilation) -> Iterator[Step]:
     for grant in c.grants:
         if grant.access is Access.HIDDEN:
             yield steps.Private(grant.path, system.PRIVATE_TREE)
+
+
+def _notice(c: Compilation) -> str:
+    if not c.policy.os_sandbox:
+        return f"{c.box.root} is not confined by the kernel: its guard can be got around, and is no boundary"
+    kept = "changes to your files are forgotten" if c.policy.mode == "preview" else "this is no sandbox"
+    return f"nothing is blocked in {c.box.root}: what would be is reported, and {kept}"
 
 
 def _shell(c: Compilation) -> str:
@@ -109,6 +119,14 @@ def compile_plan(policy: Policy, facts: HostFacts, box: BoxFacts, tier: Tier, *,
     c = Compilation(policy, facts, box, tier, installing=installing)
     check(c)
     receipt = judge(c.situation)
-    root = root_steps(c) if c.namespaces else ()
-    rules = landlock_steps(c) if facts.landlock_abi else ()
+    root, rules = _root_and_rules(c)
     return Plan((*_head(c), *_environment(c), *root, *limit_steps(c), *rules, *seccomp_steps(c)), receipt)
+
+
+def _root_and_rules(c: Compilation) -> tuple[Iterable[Step], Iterable[Step]]:
+    """Return what is mounted, and what the payload's process does to itself about files."""
+    if c.policy.mode == "preview":
+        return view_steps(c), start_steps(c)
+    if c.tier is Tier.NONE:
+        return hidden_steps(c), told_rules(c)
+    return root_steps(c) if c.namespaces else (), landlock_steps(c) if c.facts.landlock_abi else ()

@@ -9,6 +9,7 @@ from typing import Final
 from vsbox.plan import landlock, mounts, steps, system
 from vsbox.plan.compilation import PIP_CACHE, READ_EARLY, WORKDIR_MODES, Compilation
 from vsbox.plan.encode import fnv1a64
+from vsbox.plan.observed import OBSERVED, observed_steps
 from vsbox.plan.steps import PROJECT_HIDE, Step
 from vsbox.policy.grants import Access
 from vsbox.policy.model import Aspect
@@ -44,11 +45,25 @@ def landlock_steps(c: Compilation) -> Iterator[Step]:
         flags = PROJECT_HIDE if c.installing else 0
         yield steps.Project(c.policy.project, flags, landlock.WRITE & c.known_fs)
     yield steps.RuleStdio(c.known_fs)
+    yield from start_steps(c)
+    yield steps.Restrict()
+
+
+def start_steps(c: Compilation) -> Iterator[Step]:
+    """Yield what only a start knows: the working directory and the script."""
     mode = WORKDIR_MODES[c.policy.working_directory or "none"]
     access = landlock.WRITE if mode == WORKDIR_MODES["write"] else c.read
     yield steps.Workdir(mode, access & c.known_fs)
     yield steps.Script(c.read & c.known_fs)
-    yield steps.Restrict()
+
+
+def told_rules(c: Compilation) -> Iterator[Step]:
+    """Yield rules for where nothing enforces them: what a report is held against, and what the guard alone allows."""
+    for path, access in _rules_on_host(c):
+        yield steps.Rule(path, access)
+    for path in system.PRIVATE_TO_EACH_RUN:
+        yield steps.Rule(path, landlock.WRITE)
+    yield from start_steps(c)
 
 
 def _rules_in_own_root(c: Compilation) -> Iterator[tuple[str, int]]:
@@ -103,8 +118,9 @@ def _writable_rules(c: Compilation, packages: str) -> Iterator[tuple[str, int]]:
 
 def seccomp_steps(c: Compilation) -> Iterator[Step]:
     """Yield the filter, after the places that the broker may let calls change; nothing where the policy wants none."""
-    if not c.situation.filtered:
+    if not c.situation.filtered or not c.facts.works("seccomp"):
         return
+    observed = frozenset(OBSERVED) if c.situation.observed else frozenset()
     supervised = c.supervised_calls()
     if supervised:
         for path in _places_for_broker(c):
@@ -122,10 +138,14 @@ def seccomp_steps(c: Compilation) -> Iterator[Step]:
         allowed=c.allowed_calls,
         supervised=supervised,
         supervisor=bool(supervised) and not c.namespaces,
+        observed=observed,
+        refusal="errno" if c.situation.confines else "report" if observed else "none",
         ipc_denied=not c.namespaces,
         xattrs_denied=not c.namespaces,
     )
-    yield steps.Seccomp(build_filter(spec), int(bool(supervised)))
+    if observed:
+        yield from observed_steps(spec)
+    yield steps.Seccomp(build_filter(spec), int(bool(supervised or observed)))
 
 
 def _places_for_broker(c: Compilation) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from vsbox.plan import landlock, steps
 from vsbox.plan.model import BoxFacts, Plan, Tier
 from vsbox.plan.steps import BIND_WRITABLE
+from vsbox.policy.grants import grants_of
 from vsbox.policy.model import Policy
 from vsbox.policy.presets import with_preset
 
@@ -64,13 +65,14 @@ def guard_config(policy: Policy, box: BoxFacts, plan: Plan, tier: Tier) -> dict[
     lists = {kind: tuple(sorted(path for path in places if places[path] == kind)) for kind in kinds}
     whole = with_preset(policy)
     prefix = box.root if tier is Tier.NAMESPACES else box.inside
-    if tier is Tier.LANDLOCK:
+    if tier is not Tier.NAMESPACES:
         lists["read"] = ("/proc", *lists["read"])
     homes = (box.home,) if tier is Tier.NAMESPACES else (box.home, box.installs)
     return {
         "root": box.root,
         "tier": tier.value,
         "mode": policy.mode,
+        "granted": tuple(sorted({*(grant.path for grant in grants_of(policy)), box.home})),
         "network": whole.network or "host",
         "packages": (f"{prefix}/{box.interpreter.packages}",),
         "records": tuple(f"{home}/{RECORDS}" for home in homes),

@@ -16,6 +16,7 @@ class Tier(str, enum.Enum):
 
     NAMESPACES = "namespaces"
     LANDLOCK = "landlock"
+    NONE = "none"
 
 
 class Interpreter(msgspec.Struct, frozen=True):

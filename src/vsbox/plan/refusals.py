@@ -18,11 +18,6 @@ def check(c: Compilation) -> None:
         PolicyError: a grant that is missing, a link, or that would open the box itself.
         CannotEnforceError: a mode or mechanism that is not there.
     """
-    if c.policy.mode != "enforce":
-        raise CannotEnforceError(
-            "cannot use mode 'log': that takes a start without kernel limits, which this version does not have",
-            hint='set "mode": "enforce" in sandbox.json',
-        )
     if c.facts.machine not in MACHINES:
         raise CannotEnforceError(
             f"cannot filter system calls on architecture {c.facts.machine!r}: their numbers are not known",
@@ -38,6 +33,7 @@ def check(c: Compilation) -> None:
             "bad sandbox.json: preset 'project' needs the key project",
             hint="name the directory of your project there, or: vsbox wrap --project DIR",
         )
+    _check_report(c)
     _check_syscalls(c)
     if c.policy.devices and not c.facts.gpus:
         raise CannotEnforceError(
@@ -57,8 +53,26 @@ def check(c: Compilation) -> None:
         _check_own_path(c, path)
 
 
+def _check_report(c: Compilation) -> None:
+    if c.situation.observed and not c.situation.filtered:
+        raise PolicyError(
+            "cannot report what code touches without a filter of system calls: it is what tells of them",
+            hint="leave syscalls out of sandbox.json",
+        )
+    if c.situation.observed and not c.situation.broker:
+        raise CannotEnforceError(
+            "cannot report what code touches: this machine has no seccomp notifications",
+            hint='a kernel of 5.6 or newer; or "mode": "enforce" in sandbox.json',
+        )
+    if c.policy.mode == "preview" and not c.namespaces:
+        raise CannotEnforceError(
+            "cannot show the disk with changes that are forgotten: that takes user namespaces",
+            hint="see: vsbox doctor",
+        )
+
+
 def _check_syscalls(c: Compilation) -> None:
-    if not c.situation.filtered and not c.namespaces:
+    if not c.situation.filtered and c.landlock_only:
         raise CannotEnforceError(
             "cannot do without a filter of system calls where there are no namespaces: it keeps user namespaces "
             "closed, and tells launchers that scripts start inside that they are inside",
@@ -91,13 +105,13 @@ def _check_grant(c: Compilation, grant: Grant) -> None:
             f"cannot grant {grant.path}: it is inside the box itself",
             hint="keep data outside of the environment",
         )
-    if not c.namespaces:
+    if c.landlock_only:
         _check_without_namespaces(c, grant)
 
 
 def _check_ancestor(c: Compilation, grant: Grant) -> None:
     by_children = grant.path == c.policy.project  # in the Landlock-only tier, without the box
-    if grant.path == "/" or (grant.access is Access.WRITE and not c.namespaces and not by_children):
+    if grant.path == "/" or (grant.access is Access.WRITE and c.landlock_only and not by_children):
         raise PolicyError(
             f"cannot grant {grant.path}: it holds the box {c.box.root}, whose policy and "
             "launchers code inside could then change",

@@ -24,14 +24,15 @@ CLONE_NEWNET: Final = 0x40000000
 ROOT_BYTES: Final = 16 << 20
 
 
+def namespaces_of(c: Compilation) -> int:
+    """Return the namespaces of every start, as clone(2) flags."""
+    flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS
+    return flags | (CLONE_NEWCGROUP if c.facts.works("cgroup_namespace") else 0)
+
+
 def root_steps(c: Compilation) -> Iterator[Step]:
     """Yield the namespaces and every mount, in the launcher's order."""
-    flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS
-    if c.facts.works("cgroup_namespace"):
-        flags |= CLONE_NEWCGROUP
-    if c.situation.offline:
-        flags |= CLONE_NEWNET
-    yield steps.Namespaces(flags)
+    yield steps.Namespaces(namespaces_of(c) | (CLONE_NEWNET if c.situation.offline else 0))
     if c.mapped.only_bubblewrap:
         yield steps.BubblewrapArguments(c.mapped.only_bubblewrap)
     if c.mapped.hostname is not None:
@@ -42,7 +43,7 @@ def root_steps(c: Compilation) -> Iterator[Step]:
     yield steps.Proc("/proc")
     masked = (*system.MASKED, *(system.MASKED_FROM_ROOT if c.facts.uid == 0 else ()))
     yield from (steps.Mask(path, BIND_OPTIONAL) for path in masked)
-    yield from _devices(c)
+    yield from device_steps(c)
     yield steps.Tmpfs("/tmp", c.policy.limits.tmp_bytes, 0o1777)
     yield steps.Directory("/run")
     yield steps.Tmpfs("/var/tmp", c.policy.limits.tmp_bytes, 0o1777)
@@ -62,6 +63,11 @@ def root_steps(c: Compilation) -> Iterator[Step]:
     yield steps.Pivot()
 
 
+def hidden_steps(c: Compilation) -> Iterator[Step]:
+    """Yield what a policy hides, for where nothing is mounted."""
+    yield from (steps.Mask(grant.path, BIND_OPTIONAL) for grant in c.grants if grant.access is Access.HIDDEN)
+
+
 def _system_trees(c: Compilation) -> Iterator[Step]:
     for path in (*system.TREES, *system.ETC, *system.KERNEL_VIEWS):
         fact = c.facts.path(path)
@@ -78,7 +84,8 @@ def _is_system(c: Compilation, path: str) -> bool:
     return any(is_below(path, tree) for tree in system.TREES if c.facts.path(tree).real == tree)
 
 
-def _devices(c: Compilation) -> Iterator[Step]:
+def device_steps(c: Compilation) -> Iterator[Step]:
+    """Yield the few devices that programs need, terminals and shared memory of its own."""
     for name in system.DEVICES:
         if c.facts.path(f"/dev/{name}").kind == "device":
             yield steps.Bind(f"/dev/{name}", f"/dev/{name}", BIND_WRITABLE | BIND_DEVICE)

@@ -14,6 +14,7 @@ BIND_WRITABLE = 1
 BIND_DEVICE = 2
 BIND_OPTIONAL = 4
 BIND_PLAIN = 8
+BIND_VIEW = 16
 PROJECT_HIDE = 1
 
 
@@ -408,6 +409,30 @@ class Same(Step, frozen=True):
     CODE: ClassVar[int] = 46
     source: str
     target: str
+
+
+class Observed(Step, frozen=True):
+    """A system call that a report tells of: its number, who answers it, which arguments are paths or an address.
+
+    ``vsbox.plan.observed`` says what the numbers mean.
+    """
+
+    CODE: ClassVar[int] = 47
+    number: int
+    answer: int
+    path: int
+    directory: int
+    second: int
+    second_directory: int
+    address: int
+    follow: int
+
+
+class Unconfined(Step, frozen=True):
+    """Nothing is enforced: it is reported, or left to the guard. ``notice`` is said on a terminal."""
+
+    CODE: ClassVar[int] = 48
+    notice: str
 
 
 Steps: TypeAlias = tuple[Step, ...]

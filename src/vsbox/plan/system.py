@@ -62,6 +62,9 @@ SHARED_PROC: Final = tuple(
 )  # fmt: skip
 """What may be read of proc where it shows every process of the machine (no PID namespace)."""
 
+PRIVATE_TO_EACH_RUN: Final = ("/tmp", "/var/tmp", "/dev/shm")
+"""Where there are namespaces."""
+
 DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
 DEVICE_LINKS: Final = (
     ("/dev/fd", "/proc/self/fd"),

@@ -63,6 +63,9 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     ``allowed_paths`` may be read and written, ``read_only_paths`` read, ``hidden_paths`` neither,
     even below a path that is allowed: the most specific path wins, and of equals the strictest.
+    ``mode`` log blocks nothing and reports what would be; ``preview`` does so on a view of the disk whose
+    changes are forgotten. Without ``os_sandbox`` the guard alone denies, which is no boundary. ``report``: every
+    run is watched, and what it touched is kept for ``vsbox report``.
     ``project`` may be written except for what the host would execute there. ``packages`` may be written
     always, never, or while something is installed. ``syscalls`` replaces the built-in list of system calls
     that are let through; empty: no filter. ``bwrap_arguments`` are options of bubblewrap, which other
@@ -73,7 +76,9 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     venv_root: str
     schema: str | None = msgspec.field(default=None, name="$schema")
     preset: Literal["venv", "strict", "project"] = "venv"
-    mode: Literal["enforce", "log"] = "enforce"
+    mode: Literal["enforce", "log", "preview"] = "enforce"
+    os_sandbox: bool = True
+    report: bool = False
     allowed_paths: tuple[str, ...] = ()
     read_only_paths: tuple[str, ...] = ()
     hidden_paths: tuple[str, ...] = ()

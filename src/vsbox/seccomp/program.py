@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vsbox.seccomp import bpf, rules
 from vsbox.seccomp.allowed import ALLOWED, KNOWN, errno_unlisted
@@ -50,6 +50,12 @@ class FilterSpec:
     processes. open() may then truncate only what it opens for writing, so that truncate() is all that is left to judge.
     """
 
+    observed: frozenset[str] = frozenset()
+    """Calls that the supervisor only hears of, for a report. It then hears of refusals other than ENOSYS as well."""
+
+    refusal: Literal["errno", "report", "none"] = "errno"
+    """What becomes of what is refused: an errno; it goes on and the supervisor hears of it; it goes on."""
+
     ipc_denied: bool = False
     """Whether SysV IPC and POSIX message queues are refused: for where no namespace holds them."""
 
@@ -67,6 +73,7 @@ class FilterSpec:
         # Names of either architecture: a policy that supervises open() is as right on aarch64.
         _check_names("allowed", self.allowed or frozenset(), KNOWN)
         _check_names("supervised", self.supervised, KNOWN)
+        _check_names("observed", self.observed, KNOWN)
 
 
 class _Verdict(NamedTuple):
@@ -94,13 +101,13 @@ def build_filter(spec: FilterSpec) -> bytes:
         arch.table[name]: _assemble_verdict(assembler, verdict)
         for name, verdict in _judge(spec, arch).items()
     }
-    unknown = assembler.ret(RET_ERRNO | rules.ENOSYS)
+    unknown = assembler.ret(RET_ERRNO | rules.ENOSYS if spec.refusal == "errno" else RET_ALLOW)
     dispatch = _assemble_search(assembler, _find_ranges(labels, unknown))
     for name in reversed(_HOT):
         number = arch.table[name]
         dispatch = assembler.branch(bpf.IF_EQUAL, number, labels[number], dispatch)
     native = assembler.load(bpf.NR_OFFSET, dispatch)
-    foreign = assembler.ret(RET_KILL_PROCESS)
+    foreign = assembler.ret(RET_KILL_PROCESS if spec.refusal == "errno" else RET_ALLOW)
     entry = assembler.branch(bpf.IF_EQUAL, arch.audit_arch, native, foreign)
     return assembler.finish(assembler.load(bpf.ARCH_OFFSET, entry))
 
@@ -121,17 +128,42 @@ def _ask(program: bytes, arch: Architecture, number: int) -> str:
     return "arguments" if looked_at - {bpf.NR_OFFSET, bpf.ARCH_OFFSET} else _ACTION_NAMES[executed[-1].k]
 
 
-def _judge(spec: FilterSpec, arch: Architecture) -> dict[str, _Verdict]:
+def refused_calls(spec: FilterSpec) -> dict[str, int]:
+    """Return the errno of each call that is refused whatever its arguments are: by a rule, or for want of a listing."""
     refused = _refused(spec)
+    if spec.allowed is not None:
+        unlisted = architecture(spec.machine).table.keys() - spec.allowed - refused.keys()
+        refused |= {name: errno_unlisted(name) for name in unlisted}
+    return refused
+
+
+def told_refusals(spec: FilterSpec) -> dict[str, int]:
+    """Return those of them that the supervisor hears of. Of what answers ENOSYS libraries try something else."""
+    known = architecture(spec.machine).table
+    if not spec.observed:
+        return {}
+    if spec.refusal == "report":
+        return {name: errno for name, errno in refused_calls(spec).items() if name in known and name not in _UNSEEN}
+    told = {name: errno for name, errno in refused_calls(spec).items() if name in known and errno != rules.ENOSYS}
+    return told | {"socket": rules.EACCES}  # of closed families: the filter asks about no other
+
+
+def _judge(spec: FilterSpec, arch: Architecture) -> dict[str, _Verdict]:
+    refused = refused_calls(spec)
+    told = told_refusals(spec)
     by_argument = _argument_rules(spec)
 
     def judge_call(name: str) -> _Verdict:
+        probe = by_argument[name] if name == "prctl" else ()  # a launcher inside asks whatever the list is
+        if spec.refusal == "none":
+            return _Verdict(probe, RET_ALLOW)
+        if name in told and name in refused:
+            return _Verdict(probe, RET_USER_NOTIF)
         if name in refused:
-            return _Verdict((), RET_ERRNO | refused[name])
-        if spec.allowed is not None and name not in spec.allowed:
-            probe = by_argument[name] if name == "prctl" else ()  # a launcher inside asks whatever the list is
-            return _Verdict(probe, RET_ERRNO | errno_unlisted(name))
-        action = RET_USER_NOTIF if name in spec.supervised else RET_ALLOW
+            return _Verdict(probe, RET_ERRNO | refused[name])
+        action = RET_USER_NOTIF if name in spec.supervised | spec.observed else RET_ALLOW
+        if name in _BY_ADDRESS and name in spec.observed:
+            return _Verdict(_BY_ADDRESS[name], RET_ALLOW)
         return _Verdict(by_argument.get(name, ()), action)
 
     return {name: judge_call(name) for name in arch.table}
@@ -145,9 +177,9 @@ def _refused(spec: FilterSpec) -> dict[str, int]:
 
 
 def _argument_rules(spec: FilterSpec) -> dict[str, tuple[rules.Rule, ...]]:
-    return {
+    by_argument = {
         **rules.FIXED_RULES,
-        "socket": rules.socket_rules(spec.families, spec.unix_types),
+        "socket": rules.socket_rules(spec.families, spec.unix_types, tells_closed=bool(spec.observed)),
         "socketpair": rules.socketpair_rules(spec.families, spec.unix_types),
         "prctl": rules.probe_rules(spec.box_id),
         **({**rules.TRUNCATION_RULES, **rules.PROCESS_RULES} if spec.supervisor else {}),
@@ -156,7 +188,17 @@ def _argument_rules(spec: FilterSpec) -> dict[str, tuple[rules.Rule, ...]]:
             *(rules.terminal_rules() if spec.supervisor else ()),
         ),
     }
+    if spec.refusal == "errno":
+        return by_argument
+    return by_argument | {name: _told(every) for name, every in by_argument.items() if name != "prctl"}
 
+
+def _told(refusals: tuple[rules.Rule, ...]) -> tuple[rules.Rule, ...]:
+    return tuple(rules.Rule(None, rule.conditions) for rule in refusals)
+
+
+_UNSEEN = frozenset({"clone3", "openat2"})  # flags and mode are behind a pointer: callers fall back to what is seen
+_BY_ADDRESS = {"sendto": (rules.Rule(None, (rules.has_bits(4, rules.WORD),)),)}  # of a connected socket it has none
 
 _ACTION_NAMES: Mapping[int, str] = {
     RET_ALLOW: "allow",

@@ -256,13 +256,15 @@ _INTERNET_PROTOCOLS = (0, 6, 17)  # by type, IPPROTO_TCP, IPPROTO_UDP
 _NETLINK_ROUTE = 0
 
 
-def socket_rules(families: frozenset[str], unix_types: frozenset[str]) -> tuple[Rule, ...]:
-    """Restrict socket(int family, int type, int protocol) to *families*."""
+def socket_rules(
+    families: frozenset[str], unix_types: frozenset[str], *, tells_closed: bool = False
+) -> tuple[Rule, ...]:
+    """Restrict socket(int family, int type, int protocol) to *families*; the supervisor may refuse the others."""
     closed = sorted(FAMILIES[family] for family in FAMILIES.keys() - families)
     internet = is_in(0, _AF_INET, _AF_INET6)
     return (
         Rule(EAFNOSUPPORT, (is_not_in(0, *FAMILIES.values()),)),
-        Rule(EACCES, (is_in(0, *closed),)),
+        Rule(None if tells_closed else EACCES, (is_in(0, *closed),)),
         Rule(EACCES, (is_in(0, _AF_UNIX), _is_type_outside(unix_types))),
         Rule(EPERM, (internet, is_not_in(1, _SOCK_STREAM, _SOCK_DGRAM, mask=_SOCK_TYPE_MASK))),
         Rule(EPROTONOSUPPORT, (internet, is_not_in(2, *_INTERNET_PROTOCOLS))),

@@ -1,0 +1,125 @@
+"""``vsbox learn DIR -- COMMAND``."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from vsbox.box.layout import Layout
+    from vsbox.guard.propose import Item, Proposal, Refused
+    from vsbox.policy.model import Policy
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("directory", metavar="DIR", type=click.Path())
+@click.argument("command", metavar="-- COMMAND [ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "--log",
+    "preview",
+    is_flag=True,
+    help="Block nothing, so that the command gets to its end; what it writes to your files is forgotten.",
+)
+@click.option("--apply", is_flag=True, help="Change sandbox.json.")
+@click.option("-i", "--interactive", is_flag=True, help="Ask about each line, then change sandbox.json.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def learn(
+    directory: str, command: tuple[str, ...], *, preview: bool, apply: bool, interactive: bool, as_json: bool
+) -> None:
+    """Run COMMAND in the box DIR, watch what it is denied, and propose the least policy that lets it pass.
+
+    \b
+      vsbox learn myenv -- python prog.py
+      vsbox learn --log myenv -- pytest
+      vsbox learn --interactive myenv -- python prog.py
+
+    COMMAND runs under the present policy, and so may end at the first thing that it is denied; with --log nothing is
+    denied: run only what you trust that way. The proposal is a diff of sandbox.json. Credentials are never part of
+    it. Exit status: COMMAND's own.
+    """
+    from vsbox.box.layout import open_box
+    from vsbox.box.store import change_policy, load_policy
+    from vsbox.errors import UsageError
+
+    words = command[1:] if command[:1] == ("--",) else command
+    if not words:
+        raise UsageError("no command given", hint="vsbox learn DIR -- COMMAND [ARGUMENT ...]")
+    layout = open_box(directory)
+    status, proposal = _watch(layout, words, preview=preview)
+    items = proposal.items
+    if as_json:
+        from vsbox.cli.output import print_json
+
+        print_json({"status": status, "items": items, "refused": proposal.refused})
+    else:
+        _print_refused(proposal.refused)
+    policy = load_policy(layout)
+    if interactive:
+        items = tuple(item for item in items if _is_wanted(item))
+    changed = with_items(policy, items)
+    if not as_json:
+        _print_diff(policy, changed)
+    if items and (apply or interactive):
+        change_policy(layout, changed)
+        click.echo(f"vsbox: changed {layout.policy}", err=True)
+    elif items and not as_json:
+        click.echo("vsbox: to take it over, run it again with --apply or --interactive", err=True)
+    sys.exit(status)
+
+
+def _watch(layout: Layout, words: Sequence[str], *, preview: bool) -> tuple[int, Proposal]:
+    """Run a command, watched; return its status and what would let it pass."""
+    from vsbox.box.runs import watched
+    from vsbox.guard.propose import Proposer
+    from vsbox.host.collect import own_paths, user_home
+
+    status, runs = watched(layout, words, mode="preview" if preview else "1")
+    denied = [record for run in runs for record in run.records if record.verdict != "allowed"]
+    return status, Proposer(str(layout.root), user_home(), own_paths()).propose(denied)
+
+
+def with_items(policy: Policy, items: Sequence[Item]) -> Policy:
+    """Return the policy with these lines."""
+    import msgspec
+
+    from vsbox.cli.allow import with_path
+
+    for item in items:
+        if item.key == "network":
+            policy = msgspec.structs.replace(policy, network="host")
+        else:
+            policy = with_path(policy, item.key, item.value)
+    return policy
+
+
+def _is_wanted(item: Item) -> bool:
+    names = ", ".join(item.needed_by)
+    return click.confirm(f"{item.key}: {item.value} (needed by {names})", default=False, err=True)
+
+
+def _print_refused(refused: Sequence[Refused]) -> None:
+    from vsbox.plan.steps import printable
+
+    for entry in sorted(refused, key=lambda entry: not entry.is_credential):
+        color = "red" if entry.is_credential else "yellow"
+        word = click.style("warning:" if entry.is_credential else "not proposed:", fg=color)
+        who = ", ".join(entry.needed_by)
+        click.echo(f"{word} {entry.operation} {printable(entry.target)} by {printable(who)}: {entry.reason}", err=True)
+
+
+def _print_diff(before: Policy, after: Policy) -> None:
+    from vsbox.policy.document import render
+
+    old, new = (render(policy).decode().splitlines() for policy in (before, after))
+    name = os.path.basename("sandbox.json")  # noqa: PTH119
+    colors = {"+": "green", "-": "red", "@": "cyan"}
+    lines = list(difflib.unified_diff(old, new, name, f"{name} (proposed)", lineterm=""))
+    for line in lines:
+        click.secho(line, fg=colors.get(line[:1]))
+    if not lines:
+        click.echo("vsbox: the policy lets it pass as it is, or nothing more can be proposed", err=True)

@@ -1,0 +1,134 @@
+"""What the launcher tells of a watched run, as values: a system call, or a note of the guard in a Python process.
+
+The format is that of ``native/observer.c``. Notes come from inside and can be forged: they add to what the kernel
+has seen, and hide nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from vsbox.plan.observed import NONE, OBSERVED, operation_of
+from vsbox.seccomp.syscalls import architecture
+
+HEAD: Final = struct.Struct("<iIIIIIQ6Q32s")
+NOTE_PREFIX: Final = "/.vsbox-observer/"
+FIELD, ITEM = "\x1f", "\x1e"
+INTERNET: Final = frozenset({2, 10})
+"""AF_INET, AF_INET6: a socket of these is asked about where there is no network."""
+UNIX_PATH_AT: Final = 2
+"""In a ``sockaddr_un``, after the family."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """On whose behalf something happens: an installed distribution ("" for none), where, and those further out."""
+
+    distribution: str = ""
+    where: str = ""
+    chain: tuple[str, ...] = ()
+
+
+NOBODY: Final = Owner()
+
+
+@dataclass(frozen=True)
+class Touch:
+    """One thing that a process did or tried: ``operation`` on ``target``, a path, an address, a host or a call.
+
+    ``owner`` is who the guard says it was for; ``library`` the innermost library of a package on the calling stack.
+    """
+
+    time: float
+    pid: int
+    parent: int
+    program: str
+    operation: str
+    target: str
+    owner: Owner | None = None
+    library: str = ""
+
+
+@dataclass(frozen=True)
+class Spawn:
+    """The guard says on whose behalf a process is about to start another program."""
+
+    pid: int
+    owner: Owner
+
+
+def _texts(packet: bytes) -> Iterator[bytes]:
+    at = HEAD.size
+    while at + 2 <= len(packet):
+        (length,) = struct.unpack_from("<H", packet, at)
+        yield packet[at + 2 : at + 2 + length]
+        at += 2 + length
+
+
+def _address(data: bytes) -> str:
+    """Return a socket address as people write it; "" for one that says nothing."""
+    if len(data) < UNIX_PATH_AT:
+        return ""
+    (family,) = struct.unpack_from("<H", data)
+    if family == 1:  # AF_UNIX
+        path = data[UNIX_PATH_AT:]
+        return os.fsdecode(b"@" + path[1:] if path[:1] == b"\0" else path.split(b"\0")[0])
+    size, at = {2: (4, 4), 10: (16, 8)}.get(family, (0, 0))  # AF_INET, AF_INET6
+    if not size or len(data) < at + size:
+        return ""
+    kind = socket.AF_INET if family == 2 else socket.AF_INET6
+    host = socket.inet_ntop(kind, data[at : at + size])
+    return f"{host} port {int.from_bytes(data[2:4], 'big')}"
+
+
+def _note(time: float, pid: int, parent: int, program: str, text: str) -> Touch | Spawn | None:
+    fields = text.split(FIELD)
+    if len(fields) != 5:
+        return None
+    operation, target, distribution, where, chain = fields
+    owner = Owner(distribution[:200], where, tuple(filter(None, chain.split(ITEM)))[:50])
+    if operation == "spawn":
+        return Spawn(pid, owner)
+    return Touch(time, pid, parent, program, operation[:200], target, owner)
+
+
+def decode(packet: bytes, machine: str) -> Iterator[Touch | Spawn]:
+    """Yield what one packet of the launcher says; nothing for one that is cut short."""
+    if len(packet) < HEAD.size:
+        return
+    _, number, _, pid, parent, _, time_ns, *arguments, name = HEAD.unpack_from(packet)
+    first, other, address, last = [*_texts(packet), b"", b"", b"", b""][:4]
+    path, second, library = map(os.fsdecode, (first, other, last))
+    program = name.split(b"\0")[0].decode(errors="replace")
+    time = time_ns / 1e9
+    if path.startswith(NOTE_PREFIX):
+        note = _note(time, pid, parent, program, path[len(NOTE_PREFIX) :])
+        if note is not None:
+            yield note
+        return
+    call = _names(machine).get(number, f"call {number}")
+    operation = operation_of(call, tuple(arguments), machine)
+    entry = OBSERVED.get(call)
+    if call == "socket" and arguments[0] in INTERNET:
+        yield Touch(time, pid, parent, program, "connect", "the network", None, library)
+        return
+    if entry is None or operation == "call":
+        yield Touch(time, pid, parent, program, "call", call, None, library)
+        return
+    targets = [_address(address)] if entry.address != NONE else [path, second] if entry.second != NONE else [path]
+    for target in filter(None, targets):
+        yield Touch(time, pid, parent, program, operation, target, None, library)
+
+
+_NAMES: dict[str, dict[int, str]] = {}
+
+
+def _names(machine: str) -> dict[int, str]:
+    if machine not in _NAMES:
+        _NAMES[machine] = {number: name for name, number in architecture(machine).table.items()}
+    return _NAMES[machine]

@@ -1,4 +1,4 @@
-"""Watched runs, without running: plans that report, packets of the launcher, who it was, and what the policy says of it."""
+"""Watched runs, without running: plans that report, what the launcher says, who it was, what the policy says of it."""
 
 from __future__ import annotations
 
@@ -182,9 +182,8 @@ def test_a_call_is_what_it_does() -> None:
 
 
 def test_both_paths_of_a_rename() -> None:
-    assert [(e.operation, e.target) for e in decode(packet("rename", "/a", "/b"), "x86_64") if isinstance(e, Touch)] == [
-        ("rename", "/a"), ("rename", "/b"),
-    ]  # fmt: skip
+    touched = [event for event in decode(packet("rename", "/a", "/b"), "x86_64") if isinstance(event, Touch)]
+    assert [(touch.operation, touch.target) for touch in touched] == [("rename", "/a"), ("rename", "/b")]
 
 
 ADDRESSES = {
@@ -226,8 +225,8 @@ def test_a_note_of_another_form_is_dropped(note: str) -> None:
 def test_every_observed_call_has_an_operation_on_both_architectures() -> None:
     for name in OBSERVED:
         assert operation_of(name, (0,) * 6, "aarch64") in {
-            "read", "write", "list", "look", "enter", "execute", "create", "link", "rename", "remove", "truncate", "change",
-            "connect",
+            "read", "write", "list", "look", "enter", "execute", "create", "link", "rename", "remove", "truncate",
+            "change", "connect",
         }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from vsbox.box.runs import Head, Writer
 from vsbox.box.store import load_policy, plan_and_facts
 from vsbox.guard.attribution import Attribution, Distributions
 from vsbox.guard.events import Owner, Spawn, Touch, decode
-from vsbox.guard.judge import Judge, Verdict, kind_of
+from vsbox.guard.judge import Judge, Verdict, kind_of, parents
 from vsbox.guard.records import Record, advice
 from vsbox.plan.guard import guard_config
 from vsbox.plan.model import Tier
@@ -72,6 +72,7 @@ class Watch:
         self._waiting: dict[tuple[int, str, str], Seen] = {}
         self._told: set[tuple[str, str, str]] = set()
         self._noted: set[tuple[int, str]] = set()
+        self._ways: set[str] = set()
         self.denied: list[Record] = []
 
     def take(self, event: Touch | Spawn) -> None:
@@ -100,7 +101,8 @@ class Watch:
         for key in due:
             seen = self._waiting.pop(key)
             is_own = seen.owner.distribution or (seen.touch.pid, seen.touch.target) not in self._noted
-            if is_own:
+            is_on_the_way = seen.touch.operation == "look" and seen.touch.target in self._ways
+            if is_own and not is_on_the_way:
                 self._tell(seen.touch, seen.owner, seen.verdict)
 
     def _tell(self, touch: Touch, owner: Owner, verdict: Verdict) -> None:
@@ -126,6 +128,7 @@ class Watch:
         self._writer.add(record)
         if verdict.denied:
             self.denied.append(record)
+            self._ways.update(parents(touch.target))
             if self._says:
                 say(f"{record.verdict}: {describe(record)}")
 

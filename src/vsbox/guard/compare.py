@@ -10,8 +10,8 @@ from typing import Final
 from vsbox.guard.records import Record
 from vsbox.policy.grants import is_below
 
-RANDOM: Final = re.compile(r"(?<=[-_.])(?=[a-z0-9_]*[0-9_])[a-z0-9_]{8}(?=/|$)")
-"""What :mod:`tempfile` makes up, in the names that pip gives its directories."""
+RANDOM: Final = re.compile(r"(?<=/)(pip-[a-z-]+-|tmp)[a-z0-9_]{8}(?=/|$)")
+"""What :mod:`tempfile` makes up, for itself and for pip."""
 ADDRESS: Final = re.compile(r"^[0-9a-fA-F:.]+ port ")
 PYTHON: Final = re.compile(r"/python3(\.[0-9]+)?(?=$|/)")
 
@@ -40,7 +40,7 @@ def _normal(target: str, names: Mapping[str, str]) -> str:
         if is_below(target, path):
             target = name + target[len(path) :]
             break
-    target = RANDOM.sub("*", target)
+    target = RANDOM.sub(r"\1*", target)
     return PYTHON.sub("/python", ADDRESS.sub("port ", target))
 
 

@@ -55,7 +55,7 @@ class Judge:
         self._root = str(self.config["root"])
         self._hides = self.config["tier"] == "namespaces"
         self._ways = {
-            parent for path, level in self._guard.places.items() if level for parent in _parents(path)
+            parent for path, level in self._guard.places.items() if level for parent in parents(path)
         }  # fmt: skip
 
     def judge(self, operation: str, target: str) -> Verdict:
@@ -125,7 +125,8 @@ class Judge:
         return f"not granted in {self._root}/sandbox/sandbox.json"
 
 
-def _parents(path: str) -> list[str]:
+def parents(path: str) -> list[str]:
+    """Return the directories on the way to a path, from the root on."""
     parts = path.rstrip("/").split("/")
     return ["/".join(parts[:count]) or "/" for count in range(1, len(parts))]
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from vsbox.guard.judge import parents
 from vsbox.guard.records import CONTENT, NETWORK, READING, Record
 from vsbox.policy.grants import is_below
 
@@ -106,7 +107,11 @@ class Proposer:
         """Return what would let all of it pass."""
         wanted: dict[str, dict[str, set[str]]] = {"allowed_paths": {}, "read_only_paths": {}, "network": {}}
         refused: dict[tuple[str, str], Refused] = {}
-        for record in denied:
+        records = tuple(denied)
+        ways = {parent for record in records for parent in parents(record.target) if record.operation != "look"}
+        for record in records:
+            if record.operation == "look" and record.target in ways:
+                continue
             who = record.distribution or "your code"
             key, value = self._needed(record)
             reason = self._objection(record, key, value)

@@ -1,0 +1,184 @@
+"""``vsbox learn`` and ``vsbox diff``: a policy from a run, and what two versions touch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planted import wheel
+
+from harness import VSBOX, Box, Person
+
+PAIRS = [("user", "native"), ("user", "landlock"), ("root", "native")]
+everyone = pytest.mark.parametrize(("person", "backend"), PAIRS, indirect=True)
+by_user = pytest.mark.parametrize(("person", "backend"), [("user", "native")], indirect=True)
+
+
+@pytest.fixture
+def project(place: Path, person: Person) -> Path:
+    """Data, a program that reads and writes it, and a key beside."""
+    for name in ("data", "out", "keys", "stand"):
+        (place / name).mkdir()
+        os.chown(place / name, person.uid, person.gid)
+    for name in "abc":
+        person.write(place / "data" / name, name)
+    person.write(place / "keys" / "server.pem", "a key")
+    code = (
+        "import sys\nroot = sys.argv[1]\n"
+        "text = ''.join(open(f'{root}/data/{n}').read() for n in 'abc')\n"
+        "open(f'{root}/out/result', 'w').write(text)\nprint(text)\n"
+    )
+    person.write(place / "stand" / "prog.py", code)
+    attack = code + "try:\n    print(open(f'{root}/keys/server.pem').read())\nexcept OSError:\n    sys.exit(9)\n"
+    person.write(place / "stand" / "attack.py", attack)
+    return place
+
+
+def learn(box: Box, project: Path, script: str, *options: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    command = ("--", "python", script, project)
+    return box.person.vsbox("learn", *options, box.root, *command, cwd=project / "stand", **more)
+
+
+def policy(box: Box) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((box.root / "sandbox" / "sandbox.json").read_text())
+    return found
+
+
+def run(box: Box, project: Path, script: str) -> subprocess.CompletedProcess[str]:
+    return box.person.run([str(box.bin / "python"), script, str(project)], cwd=project / "stand")
+
+
+@everyone
+def test_a_learned_policy_passes_and_an_attack_does_not(own_box: Box, project: Path, backend: str) -> None:
+    """Learned step by step where previews are not to be had, at one go where they are."""
+    assert run(own_box, project, "prog.py").returncode == 1
+    preview = ("--log",) if backend == "native" else ()
+    for _ in range(1 if preview else 6):
+        done = learn(own_box, project, "prog.py", *preview, "--apply")
+        if done.returncode == 0:
+            break
+    assert done.returncode == 0, done.stderr
+    learned = policy(own_box)
+    assert f"{project}/out" in " ".join(learned["allowed_paths"])
+    assert set(learned["allowed_paths"]) | set(learned["read_only_paths"]) <= {
+        f"{project}/data", f"{project}/out", *(f"{project}/data/{n}" for n in "abc"), f"{project}/out/result",
+    }  # fmt: skip
+    second = run(own_box, project, "prog.py")
+    assert (second.returncode, second.stdout) == (0, "abc\n"), second.stderr
+    assert (project / "out" / "result").read_text() == "abc"
+    third = run(own_box, project, "attack.py")
+    assert third.returncode == 9
+    assert "a key" not in third.stdout
+
+
+@by_user
+def test_a_preview_writes_nothing_and_changes_no_policy(own_box: Box, project: Path) -> None:
+    before = policy(own_box)
+    done = learn(own_box, project, "attack.py", "--log")
+    assert done.returncode == 0
+    assert "a key" in done.stdout
+    assert not (project / "out" / "result").exists()
+    assert policy(own_box) == before
+    assert f'+    "{project}/data"' in done.stdout
+    assert f"warning: read {project}/keys/server.pem by your code: a credential" in done.stderr
+    assert "server.pem" not in done.stdout.replace("a key", "")
+
+
+@by_user
+def test_item_by_item(own_box: Box, project: Path) -> None:
+    done = learn(own_box, project, "prog.py", "--log", "--interactive", input="n\ny\n")
+    assert done.returncode == 0, done.stderr
+    assert policy(own_box)["allowed_paths"] == []
+    assert policy(own_box)["read_only_paths"] == [f"{project}/data"]
+
+
+@by_user
+def test_as_json(own_box: Box, project: Path) -> None:
+    done = learn(own_box, project, "attack.py", "--log", "--json")
+    document = json.loads(done.stdout[done.stdout.index("{") :])
+    assert document["status"] == 0
+    assert {item["value"] for item in document["items"]} == {f"{project}/data", f"{project}/out"}
+    assert [entry["target"] for entry in document["refused"] if entry["is_credential"]] == [
+        f"{project}/keys/server.pem"
+    ]
+
+
+@by_user
+def test_a_status_is_passed_on_and_a_missing_command_said(own_box: Box, project: Path) -> None:
+    assert own_box.person.vsbox("learn", own_box.root, "--", "sh", "-c", "exit 7").returncode == 7
+    assert own_box.person.vsbox("learn", own_box.root, "--", "none-such").returncode == 127
+    assert own_box.person.vsbox("learn", own_box.root).returncode == 2
+    assert own_box.person.vsbox("learn", project, "--", "true").returncode == 125
+
+
+@pytest.mark.parametrize(("person", "backend"), [("user", "landlock")], indirect=True)
+def test_a_preview_without_namespaces_is_refused(own_box: Box, project: Path) -> None:
+    done = learn(own_box, project, "prog.py", "--log")
+    assert done.returncode == 125
+    assert "user namespaces" in done.stderr
+
+
+# ---- diff ----
+
+QUIET = "VERSION = 1\n"
+NOSY = (
+    "import os, subprocess\ntry:\n    open({path!r})\nexcept OSError:\n    pass\n"
+    "subprocess.run(['uname'], stdout=subprocess.DEVNULL)\nopen(os.path.expanduser('~/.left'), 'w')\n"
+)
+
+
+@pytest.mark.parametrize("person", ["user", "root"], indirect=True)
+def test_an_upgrade_that_does_more_is_found_out(person: Person, place: Path) -> None:
+    secret = person.write(place / "secret.txt", "canary")
+    before = wheel(person, place, "thing", "1.0", QUIET)
+    after = wheel(person, place, "thing", "1.1", NOSY.format(path=str(secret)))
+    done = person.vsbox("diff", "--json", before, after, "--", "python", "-c", "import thing", cwd=place)
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)["difference"]
+    added = {(t["phase"], t["operation"], t["target"], t["verdict"]) for t in found["added"]}
+    assert ("import", "read", str(secret), "denied") in added
+    assert ("import", "execute", "/usr/bin/uname", "allowed") in added
+    assert ("import", "write", "$HOME/.left", "allowed") in added
+    assert ("run", "read", str(secret), "denied") in added
+    assert not found["removed"]
+    table = person.vsbox("diff", "-q", before, after, cwd=place)
+    assert f"only {after}" in table.stdout.replace("\n", "") or "only" in table.stdout
+
+
+@pytest.mark.parametrize("person", ["user"], indirect=True)
+def test_the_same_twice_is_the_same_and_nothing_stays(person: Person, place: Path) -> None:
+    made = wheel(person, place, "thing", "1.0", QUIET)
+    done = person.vsbox("diff", "-q", made, made, cwd=place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "touch the same" in done.stdout
+    assert not list((person.home / ".cache" / "vsbox").glob("diff-*"))
+
+
+@pytest.mark.parametrize("person", ["user"], indirect=True)
+def test_what_cannot_be_compared(person: Person, place: Path) -> None:
+    made = wheel(person, place, "thing", "1.0", QUIET)
+    assert person.vsbox("diff", "--not-a-thing", made, cwd=place).returncode in {2, 125}
+    assert person.vsbox("diff", "./missing.whl", made, cwd=place).returncode == 2
+    broken = person.write(place / "broken-1.0-py3-none-any.whl", "no wheel")
+    done = person.vsbox("diff", broken, made, cwd=place)
+    assert done.returncode == 125
+    assert "cannot install" in done.stderr
+    assert not list((person.home / ".cache" / "vsbox").glob("diff-*"))
+
+
+@pytest.mark.index
+@pytest.mark.parametrize("person", ["user"], indirect=True)
+def test_versions_from_the_index(person: Person, place: Path) -> None:
+    done = person.vsbox("diff", "six==1.15.0", "six==1.16.0", cwd=place)
+    assert done.returncode in {0, 1}, done.stderr
+
+
+def test_help_teaches(make_box: Callable[..., Box]) -> None:
+    for command in ("learn", "diff", "report"):
+        done = subprocess.run([*VSBOX, command, "--help"], capture_output=True, text=True, check=True)
+        assert f"vsbox {command} " in done.stdout

@@ -1,0 +1,144 @@
+"""The least policy that would let a run pass, on a disk that is not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from unit.machines import HOME, OWN, ROOT
+from vsbox.guard.propose import CREDENTIAL, Disk, Proposal, Proposer
+from vsbox.guard.records import NETWORK, Record
+
+DIRECTORIES = {
+    f"{HOME}/.cache/thing", f"{HOME}/.config/thing", f"{HOME}/.cache/huggingface", f"{HOME}/work", f"{HOME}/photos",
+    "/opt/data", "/srv/models",
+}  # fmt: skip
+MISSING = {"/gone", "/gone/file"}
+LINKS = {f"{HOME}/link": "/srv/models"}
+
+
+def disk() -> Disk:
+    return Disk(
+        is_directory=lambda path: path in DIRECTORIES,
+        exists=lambda path: path not in MISSING,
+        real=lambda path: LINKS.get(path, path),
+    )
+
+
+def record(operation: str, target: str, **keys: Any) -> Record:
+    given = {
+        "time": 1.0, "pid": 2, "verdict": "denied", "chain": (), "distribution": "thing 1.0", "where": "",
+        "program": "p", "rule": "not granted", "allow": "", "layer": "seccomp",
+    }  # fmt: skip
+    return Record(operation=operation, target=target, **(given | keys))
+
+
+def propose(*denied: tuple[str, str], **keys: Any) -> Proposal:
+    return Proposer(ROOT, HOME, (OWN,), disk()).propose(record(*pair, **keys) for pair in denied)
+
+
+def lines(proposal: Proposal) -> list[tuple[str, str]]:
+    return [(item.key, item.value) for item in proposal.items]
+
+
+PROPOSED = {
+    "a file that is read": ([("read", "/srv/models/a")], [("read_only_paths", "/srv/models/a")]),
+    "a file that is changed": ([("write", f"{HOME}/work/a")], [("allowed_paths", f"{HOME}/work/a")]),
+    "a file that is made": ([("create", f"{HOME}/work/a")], [("allowed_paths", f"{HOME}/work")]),
+    "a cache of its own": ([("read", f"{HOME}/.cache/thing/x/y")], [("read_only_paths", f"{HOME}/.cache/thing")]),
+    "a cache that it fills": (
+        [("read", f"{HOME}/.cache/thing/x"), ("create", f"{HOME}/.cache/thing/y/z")],
+        [("allowed_paths", f"{HOME}/.cache/thing")],
+    ),
+    "three neighbours": ([("read", f"/opt/data/{n}") for n in "abc"], [("read_only_paths", "/opt/data")]),
+    "two neighbours": (
+        [("read", f"/opt/data/{n}") for n in "ab"],
+        [("read_only_paths", "/opt/data/a"), ("read_only_paths", "/opt/data/b")],
+    ),
+    "what is below something else": (
+        [("list", "/opt/data"), ("read", "/opt/data/a")],
+        [("read_only_paths", "/opt/data")],
+    ),
+    "what was looked at on the way": (
+        [("look", "/opt"), ("look", "/opt/data"), ("read", "/opt/data/a")],
+        [("read_only_paths", "/opt/data/a")],
+    ),
+    "read below written": (
+        [("create", f"{HOME}/work/a"), ("read", f"{HOME}/work/b")],
+        [("allowed_paths", f"{HOME}/work")],
+    ),
+}
+
+
+@pytest.mark.parametrize(("denied", "expected"), PROPOSED.values(), ids=PROPOSED)
+def test_what_is_needed_is_proposed(denied: list[tuple[str, str]], expected: list[tuple[str, str]]) -> None:
+    found = propose(*denied)
+    assert lines(found) == expected
+    assert not found.refused
+    assert found.items[0].needed_by == ("thing 1.0",)
+
+
+CREDENTIALS = (
+    f"{HOME}/.ssh/id_ed25519", f"{HOME}/.ssh/config", f"{HOME}/.aws/credentials", f"{HOME}/.netrc", f"{HOME}/.pypirc",
+    f"{HOME}/.mozilla/firefox/profiles.ini", f"{HOME}/.config/google-chrome-beta/Default/Cookies",
+    f"{HOME}/.bash_history",
+    f"{HOME}/.local/share/keyrings/login.keyring", f"{HOME}/.cache/huggingface/token", f"{HOME}/work/server.pem",
+    f"{HOME}/work/.env", "/etc/shadow", "/etc/shadow-", "/run/secrets/x", "/root/.ssh/id_rsa",
+    "/home/other/.ssh/config",
+    "/var/run/docker.sock", f"{HOME}/work/secrets/plain.txt", "/opt/app/api_token", f"{HOME}/.docker/config.json",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", CREDENTIALS)
+@pytest.mark.parametrize("operation", ["read", "write", "look"])
+def test_a_credential_is_never_proposed(operation: str, path: str) -> None:
+    found = propose((operation, path))
+    assert not found.items
+    assert [(entry.reason, entry.is_credential) for entry in found.refused] == [(CREDENTIAL, True)]
+
+
+def test_a_directory_that_holds_a_credential_is_not_proposed_as_a_whole() -> None:
+    found = propose(*(("read", f"{HOME}/.cache/huggingface/hub/{n}") for n in "ab"))
+    assert lines(found) == [("read_only_paths", f"{HOME}/.cache/huggingface/hub/{n}") for n in "ab"]
+    below_home = propose(*(("read", f"{HOME}/{n}") for n in ("a", "b", "c", "d")))
+    assert all(item.value != HOME for item in below_home.items)
+
+
+NAMES_THAT_ONLY_SOUND = ("tokenizer.json", "tokenization.py", "keyboard", "monkey.txt", "keys.csv")
+
+
+@pytest.mark.parametrize("name", NAMES_THAT_ONLY_SOUND)
+def test_data_is_no_credential(name: str) -> None:
+    assert propose(("read", f"/srv/models/{name}")).items
+
+
+REFUSED = {
+    "the home": ("list", HOME, "too broad"),
+    "a file in the home": ("create", f"{HOME}/out.txt", "too broad"),
+    "the root": ("list", "/", "too broad"),
+    "a file in /etc": ("create", "/etc/new", "too broad"),
+    "the box": ("write", f"{ROOT}/lib/x.py", "the box itself"),
+    "vsbox itself": ("write", f"{OWN}/lib/x.py", "what runs outside"),
+    "through a link": ("list", f"{HOME}/link", "symbolic link to /srv/models"),
+    "what is gone": ("read", "/gone", "does not exist"),
+    "an abstract socket": ("connect", "@name", "cannot be granted"),
+}
+
+
+@pytest.mark.parametrize(("operation", "target", "reason"), REFUSED.values(), ids=REFUSED)
+def test_what_a_person_must_decide(operation: str, target: str, reason: str) -> None:
+    found = propose((operation, target))
+    assert not found.items
+    assert [reason in entry.reason for entry in found.refused] == [True]
+    assert not found.refused[0].is_credential
+
+
+def test_calls_and_protected_names_are_not_proposed() -> None:
+    assert not propose(("call", "ptrace"), rule="system call: reads other processes").items
+    assert not propose(("write", f"{HOME}/work/.git/config"), rule="protected in the project: ...").items
+
+
+def test_the_network_is_proposed_once() -> None:
+    found = propose(("connect", "192.0.2.1 port 9"), ("resolve", "example.org"), rule=NETWORK)
+    assert lines(found) == [("network", "host")]

@@ -18,7 +18,7 @@ STYLE: Final = """\
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; padding: 0 1.5rem; max-width: 90rem; }
 h1 { font-size: 1.35rem; margin: 0 0 .2rem; }
 p { margin: .2rem 0 1rem; opacity: .75; }
-input { font: inherit; width: min(30rem, 100%); padding: .4rem .6rem; }
+input { font: inherit; width: min(30rem, 100%); padding: .4rem .6rem; margin: 0 .5rem; }
 input { border: 1px solid var(--line); border-radius: .4rem; }
 .scroll { overflow-x: auto; margin-top: 1rem; }
 table { border-collapse: collapse; width: 100%; }

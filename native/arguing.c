@@ -265,6 +265,12 @@ static void argue_overlay(const char *source, const char *target)
     note((struct mounted){.target = target});
 }
 
+static void argue_changes(const char *source, const char *target, uint64_t size)
+{
+    (void)source, (void)size;
+    fail(EXIT_OWN_FAILURE, "use the backend native", "cannot keep changes of %s apart: bubblewrap does not hand them over", target);
+}
+
 static void argue_mask(const char *path, uint64_t flags)
 {
     char *host = find_on_host(path);
@@ -317,7 +323,7 @@ static void need_nothing(void)
 
 static const struct root_builder ARGUING = {
     .tmpfs = argue_tmpfs, .directory = argue_directory, .symlink = argue_symlink, .bind = argue_bind,
-    .overlay = argue_overlay, .mask = argue_mask, .proc = argue_proc, .devpts = make_devices, .hostname = argue_hostname, .read_only = need_nothing,
+    .overlay = argue_overlay, .changes = argue_changes, .mask = argue_mask, .proc = argue_proc, .devpts = make_devices, .hostname = argue_hostname, .read_only = need_nothing,
     .loopback = need_nothing, .seal_userns = need_nothing, .pivot = argue_pivot,
 };
 

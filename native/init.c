@@ -27,9 +27,9 @@ static bool is_namespaced(const struct start *start)
 
 /* ---- the payload's process ---- */
 
-static void send_listener(int channel, int listener)
+static bool send_descriptor(int channel, enum message_kind kind, int value, int fd)
 {
-    struct message message = {.kind = 0};
+    struct message message = {.kind = kind, .value = value};
     struct iovec data = {&message, sizeof(int32_t) * 2};
     union {
         struct cmsghdr header;
@@ -37,10 +37,10 @@ static void send_listener(int channel, int listener)
     } control = {0};
     struct msghdr envelope = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-    memcpy(CMSG_DATA(&control.header), &listener, sizeof listener);
-    if (sendmsg(channel, &envelope, MSG_NOSIGNAL) < 0)
-        fail_errno(NULL, "cannot hand the seccomp listener to the broker");
-    close(listener);
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+    bool sent = sendmsg(channel, &envelope, MSG_NOSIGNAL) >= 0;
+    close(fd);
+    return sent;
 }
 
 /* The end of set-up: nothing of what it used stays open to the payload. A filter comes after it, which may refuse all this. */
@@ -48,6 +48,8 @@ static void leave_setup(const struct start *start)
 {
     if (sys_close_range(3, ~0u, 4 /* CLOSE_RANGE_CLOEXEC */) < 0)
         fail_errno(NULL, "cannot close descriptors");
+    if (start->kept && fcntl(start->kept, F_SETFD, 0) < 0)
+        fail_errno(NULL, "cannot keep a descriptor");
     drop_capabilities();
     choose_directory(start);
     sigaction(SIGCHLD, &caller_chld, NULL);
@@ -74,8 +76,8 @@ static _Noreturn void run_payload(const struct start *start, uint32_t first, int
     if (!plan_find(plan, OP_SECCOMP))
         leave_setup(start);
     int listener = take_listener();
-    if (listener >= 0)
-        send_listener(channel, listener);
+    if (listener >= 0 && !send_descriptor(channel, 0, 0, listener))
+        fail_errno(NULL, "cannot hand the seccomp listener to the broker");
     if (start->verify)
         verify_and_exit(start);
     execute(start);
@@ -306,11 +308,17 @@ static bool is_pending(pid_t process, int signal_number)
     return pending >> (signal_number - 1) & 1;
 }
 
+static bool end_now;
+
 /* The launcher got a signal. The kernel serves the members of a group one by one: a moment, and init knows if it was for all. */
 static void forward_unless_witnessed(int channel, int signals, pid_t payload)
 {
     struct message message = {0};
-    if (recv(channel, &message, sizeof message, MSG_DONTWAIT) <= 0 || message.kind != MESSAGE_SIGNAL)
+    if (recv(channel, &message, sizeof message, MSG_DONTWAIT) <= 0)
+        return;
+    if (message.kind == MESSAGE_KILL)
+        end_now = true;
+    if (message.kind != MESSAGE_SIGNAL)
         return;
     int signal_number = message.value & ((1 << SIGNAL_BITS) - 1);
     if (signal_number <= 0 || signal_number >= NSIG)
@@ -322,6 +330,26 @@ static void forward_unless_witnessed(int channel, int signals, pid_t payload)
         return;
     if (witnessed[signal_number] == 0 || now_ms() - witnessed[signal_number] > WITNESS_MS)
         forward(signal_number, (unsigned)message.value >> SIGNAL_BITS, payload);
+}
+
+/* What a run leaves behind is read by the program that asked for it, when all inside has ended. */
+static void export_directories(const struct start *start, int channel)
+{
+    int number = 0, fd = take_changes();
+    if (fd >= 0 && !send_descriptor(channel, MESSAGE_EXPORTED, -1, fd))
+        fail_errno(NULL, "cannot hand over what changes");
+    for (uint32_t i = 0; i < start->plan.count; i++) {
+        if (start->plan.records[i].op != OP_EXPORT)
+            continue;
+        const char *path = record_string(&start->plan.records[i], 0);
+        fd = open_no_symlinks(path, O_RDONLY | O_DIRECTORY);
+        if (fd < 0 || !send_descriptor(channel, MESSAGE_EXPORTED, number++, fd))
+            fail_errno(NULL, "cannot hand over %s", path);
+    }
+    struct message message = {0};
+    while (plan_find(&start->plan, OP_WAIT) && message.kind != MESSAGE_GO)
+        if (recv(channel, &message, sizeof message, 0) <= 0 && errno != EINTR)
+            _exit(EXIT_OWN_FAILURE);
 }
 
 static bool launcher_is_gone(pid_t launcher)
@@ -362,6 +390,7 @@ _Noreturn void run_init(const struct start *start, int channel)
             do_namespace_step(start, &plan->records[next]);
     int signals = watch_signals();
     int link[2];
+    export_directories(start, channel);
     if (!namespaced)
         scope_signals(plan, launcher);
     pid_t payload = fork_payload(start, next, channel, link);
@@ -393,6 +422,12 @@ _Noreturn void run_init(const struct start *start, int channel)
             witness(signals);
         if (watched[2].revents)
             forward_unless_witnessed(channel, signals, payload);
+        if (end_now) {
+            struct spared witness = {.pids = {witness_process}, .count = 1};
+            kill_descendants(broker, &witness);
+            send_message(channel, MESSAGE_KILLED, SIGKILL, "");
+            _exit(0);
+        }
         reap(channel, payload, namespaced, broker);
     }
 }

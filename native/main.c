@@ -303,7 +303,7 @@ int main(int argc, char **argv)
     struct start start = {0};
     char *name = strrchr(own_path(), '/');
     if (name && strcmp(name, "/vsbox-launcher") == 0)
-        return probe_main(argc, argv);
+        argc > 1 && strcmp(argv[1], "run") == 0 ? run_cell(argc, argv) : exit(probe_main(argc, argv));
     if (is_inner_stage(own_path()))
         run_inner_stage();
     if (argc < 1)

@@ -19,7 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { FSCONFIG_STRING = 1, FSCONFIG_CREATE = 6 };
+enum { FSCONFIG_FLAG = 0, FSCONFIG_STRING = 1, FSCONFIG_CREATE = 6 };
 enum { TREE_CLONE = 1, MOVE_F_EMPTY_PATH = 4 };
 static const unsigned RECURSIVE = 0x8000; /* AT_RECURSIVE */
 static const char DOCTOR[] = "see what this machine offers: vsbox doctor";
@@ -179,7 +179,7 @@ static int create_filesystem(const char *type, const char *const options[][2], u
     if (context < 0)
         fail_errno(DOCTOR, "cannot open filesystem %s", type);
     for (unsigned i = 0; options[i][0]; i++)
-        if (sys_fsconfig(context, FSCONFIG_STRING, options[i][0], options[i][1]) < 0)
+        if (sys_fsconfig(context, options[i][1] ? FSCONFIG_STRING : FSCONFIG_FLAG, options[i][0], options[i][1]) < 0)
             fail_errno(DOCTOR, "cannot set %s of filesystem %s", options[i][0], type);
     int mount = -1;
     if (sys_fsconfig(context, FSCONFIG_CREATE, NULL, NULL) < 0 || (mount = sys_fsmount(context, attributes)) < 0)
@@ -240,16 +240,13 @@ static void do_bind(const char *source, const char *target, uint64_t flags)
     close(from);
 }
 
-/* The upper half is a private tmpfs, below the target until that is covered. Only the source is reached by a link of proc. */
-static void do_overlay(const char *source, const char *target)
+/* The upper half is a private tmpfs, below the target until that is covered. Only the source is reached by a link of proc.
+ * userxattr: what the kernel notes about a directory that was made anew it may note in user.* only, in a user namespace; tmpfs
+ * has these since Linux 6.6. */
+static int mount_overlay(int from, const char *target, uint64_t size, bool is_exact)
 {
     char lower[32], upper[32], work[32];
-    int from = open_no_symlinks(source, O_PATH | O_DIRECTORY);
-    if (from < 0 && errno == ENOENT)
-        return;
-    if (from < 0)
-        fail_errno("a granted path has vanished or is now a symbolic link: see vsbox explain", "cannot open %s", source);
-    do_tmpfs(target, 1u << 30, 0755);
+    do_tmpfs(target, size, 0755);
     int place = open_below_root(target, O_PATH | O_DIRECTORY);
     if (place < 0 || mkdirat(place, "upper", 0755) < 0 || mkdirat(place, "work", 0755) < 0)
         fail_errno(NULL, "cannot prepare %s inside", target);
@@ -258,14 +255,44 @@ static void do_overlay(const char *source, const char *target)
     snprintf(lower, sizeof lower, "/proc/self/fd/%d", from);
     snprintf(upper, sizeof upper, "/proc/self/fd/%d", upper_fd);
     snprintf(work, sizeof work, "/proc/self/fd/%d", work_fd);
-    const char *const options[][2] = {{"lowerdir", lower}, {"upperdir", upper}, {"workdir", work}, {NULL, NULL}};
+    const char *const options[][2] = {{"lowerdir", lower}, {"upperdir", upper}, {"workdir", work},
+                                      {is_exact ? "userxattr" : NULL, NULL}, {NULL, NULL}};
     int mount = create_filesystem("overlay", options, ATTRIBUTE_NOSUID | ATTRIBUTE_NODEV);
     attach(mount, target);
     close(mount);
     close(work_fd);
-    close(upper_fd);
     close(place);
     close(from);
+    return upper_fd;
+}
+
+static void do_overlay(const char *source, const char *target)
+{
+    int from = open_no_symlinks(source, O_PATH | O_DIRECTORY);
+    if (from < 0 && errno == ENOENT)
+        return;
+    if (from < 0)
+        fail_errno("a granted path has vanished or is now a symbolic link: see vsbox explain", "cannot open %s", source);
+    close(mount_overlay(from, target, 1u << 30, false));
+}
+
+static int changes = -1;
+
+static void do_changes(const char *source, const char *target, uint64_t size)
+{
+    int from = open_no_symlinks(source, O_PATH | O_DIRECTORY);
+    if (from < 0)
+        fail_errno("name a directory that exists, without symbolic links", "cannot open %s", source);
+    int upper = mount_overlay(from, target, size, true); /* a path only: opened anew, to be listed by whoever gets it */
+    changes = openat(upper, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    close(upper);
+}
+
+int take_changes(void)
+{
+    int fd = changes;
+    changes = -1;
+    return fd;
 }
 
 static void do_symlink(const char *path, const char *text)
@@ -366,7 +393,7 @@ static void do_seal_userns(void)
 }
 
 static const struct root_builder MOUNTING = {
-    .tmpfs = do_tmpfs, .directory = make_directory, .symlink = do_symlink, .bind = do_bind, .overlay = do_overlay, .mask = do_mask,
+    .tmpfs = do_tmpfs, .directory = make_directory, .symlink = do_symlink, .bind = do_bind, .overlay = do_overlay, .changes = do_changes, .mask = do_mask,
     .proc = do_proc, .devpts = do_devpts, .hostname = do_hostname, .read_only = do_read_only, .loopback = do_loopback,
     .seal_userns = do_seal_userns, .pivot = do_pivot,
 };

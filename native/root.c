@@ -88,6 +88,9 @@ void do_root_step(const struct root_builder *builder, const struct start *start,
     case OP_OVERLAY:
         how->overlay(record_string(r, 0), record_string(r, 1));
         break;
+    case OP_CHANGES:
+        how->changes(record_string(r, 0), record_string(r, 1), record_int(r, 2));
+        break;
     case OP_READ_ONLY:
         how->read_only();
         break;

@@ -13,6 +13,7 @@ struct root_builder {
     void (*symlink)(const char *path, const char *text);
     void (*bind)(const char *source, const char *target, uint64_t flags);
     void (*overlay)(const char *source, const char *target);
+    void (*changes)(const char *source, const char *target, uint64_t size);
     void (*mask)(const char *path, uint64_t flags);
     void (*proc)(const char *target);
     void (*devpts)(const char *target);

@@ -70,13 +70,17 @@ static bool has_news(int channel)
 /* ---- a report of the run: Python outside hears of every call, and says in the end what it found ---- */
 
 static int reporter = -1;
+static bool is_cell; /* has no shell above it that wants to see a stop */
 static pid_t reporter_process;
 
 /* Called with every signal blocked, which Python inherits: what ends the payload is what it has to report. */
 static void start_reporter(const struct start *start)
 {
     int ends[2];
-    if (!plan_find(&start->plan, OP_OBSERVED) || start->verify)
+    is_cell = start->control != 0;
+    if (is_cell)
+        reporter = start->control;
+    if (is_cell || !plan_find(&start->plan, OP_OBSERVED) || start->verify)
         return;
     char *const words[] = {(char *)start->variant, is_installation(start) ? "install" : "", start->show_cwd ? start->cwd : "",
                            start->write_cwd ? "write" : "read", start->script ? start->script : "",
@@ -90,11 +94,23 @@ static void start_reporter(const struct start *start)
 
 static void end_reporter(void)
 {
-    if (reporter < 0)
+    if (!reporter_process)
         return;
     close(reporter);
     if (wait_for_python(reporter_process) != 0)
         fputs("vsbox: the report of this run is not complete\n", stderr);
+}
+
+/* An open directory, to the program that asked for it. */
+static void hand_on(int control, struct msghdr *envelope, size_t size)
+{
+    int fd = -1;
+    if (envelope->msg_controllen >= CMSG_LEN(sizeof fd))
+        memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(envelope)), sizeof fd);
+    envelope->msg_iov->iov_len = size;
+    sendmsg(control, envelope, MSG_NOSIGNAL);
+    if (fd >= 0)
+        close(fd);
 }
 
 static bool take_message(int channel, struct message *last)
@@ -103,7 +119,13 @@ static bool take_message(int channel, struct message *last)
         struct message message;
         char bytes[MOST_OBSERVED];
     } received;
-    ssize_t size = recv(channel, &received, sizeof received, 0);
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } descriptor;
+    struct iovec data = {&received, sizeof received};
+    struct msghdr envelope = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = &descriptor, .msg_controllen = sizeof descriptor};
+    ssize_t size = recvmsg(channel, &envelope, MSG_CMSG_CLOEXEC);
     /* ECONNRESET: init ended with a signal of ours unread; its last word still follows (af_unix.c, unix_release_sock). */
     if (size < 0 && (errno == EINTR || errno == ECONNRESET))
         return true;
@@ -114,17 +136,37 @@ static bool take_message(int channel, struct message *last)
             send(reporter, &received, (size_t)size, MSG_NOSIGNAL);
         return true;
     }
+    if (received.message.kind == MESSAGE_EXPORTED) {
+        hand_on(reporter, &envelope, (size_t)size);
+        return true;
+    }
     if ((size_t)size < sizeof received.message)
         memset(received.bytes + size, 0, sizeof received.message - (size_t)size);
     struct message message = received.message;
     stops += message.kind == MESSAGE_STOPPED;
-    if (message.kind == MESSAGE_STOPPED && !has_news(channel))
+    if (message.kind == MESSAGE_STOPPED && !is_cell && !has_news(channel))
         stop_like(message.value);
     if (message.kind == MESSAGE_STOPPED || message.kind == MESSAGE_CONTINUED)
         return true;
     if (last->kind != MESSAGE_FAILED) /* the end of a payload that never started is not news */
         *last = message;
     return true;
+}
+
+/* Of a cell: what the program that started us says; its end is ours, and so init's. */
+static void obey(int control, int channel, pid_t init, bool namespaced)
+{
+    struct message message = {0};
+    ssize_t size = recv(control, &message, sizeof message, MSG_DONTWAIT);
+    if (size < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (size <= 0 || (message.kind == MESSAGE_KILL && namespaced))
+        kill(init, SIGKILL);
+    if (size <= 0)
+        _exit(EXIT_OWN_FAILURE);
+    if (message.kind == MESSAGE_SIGNAL)
+        message.value |= (int)((stops & 0xffff) << SIGNAL_BITS);
+    send_message(channel, (enum message_kind)message.kind, message.value, "");
 }
 
 static void forward_to_init(int signals, int channel)
@@ -134,13 +176,17 @@ static void forward_to_init(int signals, int channel)
         send_message(channel, MESSAGE_SIGNAL, (int)(info.ssi_signo | (stops & 0xffff) << SIGNAL_BITS), "");
 }
 
-static struct message wait_for_end(int channel, int signals)
+static struct message wait_for_end(const struct start *start, int channel, int signals, pid_t init)
 {
     struct message last = {0};
-    struct pollfd watched[] = {{.fd = channel, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
+    struct pollfd watched[] = {{.fd = channel, .events = POLLIN},
+                               {.fd = signals, .events = POLLIN},
+                               {.fd = start->control ? start->control : -1, .events = POLLIN}};
     for (bool open = true; open;) {
-        if (poll(watched, 2, -1) < 0)
+        if (poll(watched, 3, -1) < 0)
             continue;
+        if (watched[2].revents)
+            obey(start->control, channel, init, plan_find(&start->plan, OP_NAMESPACES) != NULL);
         if (watched[1].revents)
             forward_to_init(signals, channel);
         if (watched[0].revents)
@@ -200,14 +246,18 @@ int run_outside(struct start *start, int *signal_out)
     close(channel[1]);
     int signals = watch_signals();
     release_streams();
-    struct message last = wait_for_end(channel[0], signals);
+    struct message last = wait_for_end(start, channel[0], signals, init);
     int status = 0;
     while (waitpid(init, &status, 0) < 0 && errno == EINTR)
         ;
     end_reporter();
     sys_sigprocmask(SIG_SETMASK, caller_mask, NULL);
+    if (start->control)
+        send(start->control, &last, sizeof last, MSG_NOSIGNAL);
     switch (last.kind) {
     case MESSAGE_FAILED:
+        if (start->control)
+            return last.value;
         fprintf(stderr, "%s\n", last.text);
         return last.value;
     case MESSAGE_EXITED:

@@ -65,6 +65,9 @@ enum op {
     OP_SAME,          /* ss    source, target: the target's content must be the source's */
     OP_OBSERVED,      /* iiiiiiii enum observed_field: a system call that a report tells of */
     OP_UNCONFINED,    /* s     nothing is enforced: it is reported, or left to the guard; said on a terminal */
+    OP_EXPORT,        /* s     a directory inside that is handed to the caller, open */
+    OP_CHANGES,       /* ssi   source, target, size: the source as it is; changes are kept apart, and handed to the caller */
+    OP_WAIT,          /*       the payload starts when the caller says so */
     OP_COUNT
 };
 
@@ -126,7 +129,8 @@ uint64_t fnv1a64(const void *data, size_t size);
 
 enum { EXIT_USAGE = 2, EXIT_OWN_FAILURE = 125, EXIT_CANNOT_EXECUTE = 126, EXIT_NOT_FOUND = 127 };
 
-enum message_kind { MESSAGE_FAILED = 1, MESSAGE_STOPPED, MESSAGE_CONTINUED, MESSAGE_EXITED, MESSAGE_KILLED, MESSAGE_SIGNAL, MESSAGE_OBSERVED };
+enum message_kind { MESSAGE_FAILED = 1, MESSAGE_STOPPED, MESSAGE_CONTINUED, MESSAGE_EXITED, MESSAGE_KILLED, MESSAGE_SIGNAL, MESSAGE_OBSERVED,
+                    MESSAGE_EXPORTED, MESSAGE_GO, MESSAGE_KILL };
 
 struct message {
     int32_t kind;
@@ -167,6 +171,8 @@ struct start {
     bool has_root;       /* and the new root */
     bool verify;      /* prove the confinement instead of starting a command */
     bool tidy;        /* settle runs that were killed, and that is all */
+    int control;      /* of a cell: a socket to the program that started us; 0: none */
+    int kept;         /* of a cell: a descriptor that the payload keeps; 0: none */
     struct plan plan;
 };
 
@@ -203,6 +209,7 @@ int wait_for_python(pid_t pid);
 
 void enter_namespaces(bool has_ids);
 void do_namespace_step(const struct start *start, const struct record *record);
+int take_changes(void); /* the upper half of OP_CHANGES, or -1 */
 
 /* ---- confine.c: what the payload's process, and init, do to themselves ---- */
 
@@ -227,6 +234,9 @@ struct broker;
 struct broker *broker_new(const struct start *start, int listener, int channel);
 void broker_serve(struct broker *broker); /* answers one notification */
 void broker_close(struct broker *broker);
+
+/* ---- cell.c: one run for a program, with a plan that is on no disk ---- */
+_Noreturn void run_cell(int argc, char **argv);
 
 /* ---- probe.c ---- */
 int probe_main(int argc, char **argv);

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,11 +36,11 @@ RECORDS = (
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Iterator[list[str]]:
+def browser(tmp_path: Path) -> list[str]:
     program = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if program is None:
         lacking("browser", "no Chromium: apt-get install chromium")
-    yield [str(program), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
+    return [str(program), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
 
 
 @pytest.fixture
@@ -53,8 +52,8 @@ def dom(browser: list[str], place: Path, page: str, script: str) -> str:
     """Return the document after a script has used the page as a person would."""
     path = place / "page.html"
     path.write_text(page.replace("</body>", f"<script>{script}</script></body>"))
-    done = subprocess.run([*browser, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout
+    command = [*browser, "--dump-dom", path.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
 def result(document: str) -> object:
@@ -67,7 +66,8 @@ TELL = """
 const tell = () => {
   const meta = document.createElement("meta");
   meta.name = "result";
-  meta.content = JSON.stringify([...document.querySelectorAll("tbody tr")].filter((r) => !r.hidden).map((r) => r.cells[0].textContent));
+  const rows = [...document.querySelectorAll("tbody tr")].filter((row) => !row.hidden);
+  meta.content = JSON.stringify(rows.map((row) => row.cells[0].textContent));
   document.head.append(meta);
 };
 """

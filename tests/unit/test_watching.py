@@ -12,13 +12,13 @@ import pytest
 from unit.machines import CONFINING, DATA, HOME, ROOT, box, debian, machine, policy
 from vsbox.errors import CannotEnforceError, PolicyError
 from vsbox.guard.attribution import Attribution, Distributions
-from vsbox.guard.events import HEAD, NOTE_PREFIX, Owner, Spawn, Touch, decode
+from vsbox.guard.events import NOTE_PREFIX, Owner, Spawn, Touch, decode
 from vsbox.guard.judge import Judge
 from vsbox.plan import steps
 from vsbox.plan.compile import compile_plan
 from vsbox.plan.guard import guard_config
 from vsbox.plan.model import Tier
-from vsbox.plan.observed import OBSERVED, operation_of
+from vsbox.plan.observed import HEAD, OBSERVED, operation_of
 from vsbox.policy.model import Aspect
 from vsbox.policy.overrides import with_overrides
 from vsbox.seccomp import FilterSpec, build_filter, simulate
@@ -41,7 +41,7 @@ def ask(program: bytes, name: str, *arguments: int) -> int:
 
 
 def test_a_filter_that_reports_refuses_what_it_refused() -> None:
-    plain, watching = build_filter(spec()), build_filter(spec(observed=frozenset(OBSERVED)))
+    plain, watching = build_filter(spec()), build_filter(spec(observed=frozenset(OBSERVED), tells_refusals=True))
     for name in X86:
         before, now = ask(plain, name), ask(watching, name)
         if now == NOTIFY:
@@ -66,7 +66,7 @@ def test_every_refusal_that_goes_to_the_launcher_is_answered_by_it() -> None:
 
 
 def test_mode_log_refuses_nothing_but_what_cannot_be_seen() -> None:
-    program = build_filter(spec(observed=frozenset(OBSERVED), refusal="report"))
+    program = build_filter(spec(observed=frozenset(OBSERVED), tells_refusals=True, refusal="report"))
     refused = {name for name in X86 if ask(program, name) not in {ALLOW, NOTIFY}}
     assert refused == {"clone3", "openat2"}
     assert ask(program, "unshare", 0x1000_0000) == NOTIFY

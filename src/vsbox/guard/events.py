@@ -13,10 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from vsbox.plan.observed import NONE, OBSERVED, operation_of
-from vsbox.seccomp.syscalls import architecture
+from vsbox.plan.observed import HEAD, NONE, OBSERVED, name_of_call, operation_of
 
-HEAD: Final = struct.Struct("<iIIIIIQ6Q32s")
 NOTE_PREFIX: Final = "/.vsbox-observer/"
 FIELD, ITEM = "\x1f", "\x1e"
 INTERNET: Final = frozenset({2, 10})
@@ -111,7 +109,7 @@ def decode(packet: bytes, machine: str) -> Iterator[Touch | Spawn]:
         if note is not None:
             yield note
         return
-    call = _names(machine).get(number, f"call {number}")
+    call = name_of_call(number, machine)
     operation = operation_of(call, tuple(arguments), machine)
     entry = OBSERVED.get(call)
     if call == "socket" and arguments[0] in INTERNET:
@@ -124,11 +122,3 @@ def decode(packet: bytes, machine: str) -> Iterator[Touch | Spawn]:
     for target in filter(None, targets):
         yield Touch(time, pid, parent, program, operation, target, None, library)
 
-
-_NAMES: dict[str, dict[int, str]] = {}
-
-
-def _names(machine: str) -> dict[int, str]:
-    if machine not in _NAMES:
-        _NAMES[machine] = {number: name for name, number in architecture(machine).table.items()}
-    return _NAMES[machine]

@@ -46,6 +46,7 @@ class Compilation:
         self.facts = facts
         self.box = box
         self.situation = Situation(tier, facts, self.policy)
+        self.tells_refusals = False
         self.tier = tier
         self.namespaces = tier is Tier.NAMESPACES
         self.landlock_only = tier is Tier.LANDLOCK

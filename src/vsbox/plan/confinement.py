@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from typing import Final
@@ -35,7 +36,7 @@ def landlock_steps(c: Compilation) -> Iterator[Step]:
     net = landlock.known_net(abi) if closes_network else 0
     lazy = READ_EARLY & c.known_fs if c.namespaces else 0
     yield steps.Landlock(c.known_fs, net, landlock.known_scopes(abi), 0, lazy)
-    rules = _rules_in_own_root(c) if c.namespaces else _rules_on_host(c)
+    rules = rules_in_own_root(c) if c.namespaces else _rules_on_host(c)
     for path, access in rules:
         is_file = c.facts.path(path).kind in {"file", "device"}
         yield steps.Rule(path, access & c.known_fs & (landlock.FILE if is_file else ~0))
@@ -66,7 +67,7 @@ def told_rules(c: Compilation) -> Iterator[Step]:
     yield from start_steps(c)
 
 
-def _rules_in_own_root(c: Compilation) -> Iterator[tuple[str, int]]:
+def rules_in_own_root(c: Compilation) -> Iterator[tuple[str, int]]:
     """Mounts decide what can be seen; these say once more where writing may happen at all."""
     yield "/", landlock.READ
     for path in (*system.TREES, *c.support_paths()):
@@ -82,7 +83,8 @@ def _rules_in_own_root(c: Compilation) -> Iterator[tuple[str, int]]:
     yield from _writable_rules(c, c.box.root)
 
 
-def _rules_on_host(c: Compilation) -> Iterator[tuple[str, int]]:
+def host_rules(c: Compilation) -> Iterator[tuple[str, int]]:
+    """Yield what may be read of the machine where its disk is seen as it is, and the devices."""
     for path in (*system.TREES, *system.ETC, *system.KERNEL_VIEWS, *system.SHARED_PROC):
         fact = c.facts.path(path)
         if fact.kind != "missing" and (fact.real == path or path not in system.TREES):
@@ -99,6 +101,10 @@ def _rules_on_host(c: Compilation) -> Iterator[tuple[str, int]]:
         yield "/dev/shm", landlock.WRITE
     for path in (*c.box.interpreter.libraries, *c.support_paths()):
         yield path, c.read
+
+
+def _rules_on_host(c: Compilation) -> Iterator[tuple[str, int]]:
+    yield from host_rules(c)
     yield f"{c.box.root}/bin", c.read
     if c.installing:
         yield c.box.pip, c.read
@@ -139,13 +145,19 @@ def seccomp_steps(c: Compilation) -> Iterator[Step]:
         supervised=supervised,
         supervisor=bool(supervised) and not c.namespaces,
         observed=observed,
+        tells_refusals=bool(observed) or c.tells_refusals,
         refusal="errno" if c.situation.confines else "report" if observed else "none",
         ipc_denied=not c.namespaces,
         xattrs_denied=not c.namespaces,
     )
-    if observed:
+    if spec.tells_refusals:
         yield from observed_steps(spec)
-    yield steps.Seccomp(build_filter(spec), int(bool(supervised or observed)))
+    yield steps.Seccomp(_program(spec), int(bool(supervised or spec.tells_refusals)))
+
+
+@functools.lru_cache(maxsize=16)
+def _program(spec: FilterSpec) -> bytes:
+    return build_filter(spec)
 
 
 def _places_for_broker(c: Compilation) -> Iterator[str]:

@@ -6,6 +6,7 @@ Argument numbers are those of the man pages.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -92,6 +93,19 @@ JUDGED_BY_ARGUMENTS: Final = frozenset({*FIXED_RULES, "socket", "socketpair"})
 
 O_ACCMODE, O_CREAT, O_TRUNC, O_PATH = 0o3, 0o100, 0o1000, 0o10000000
 O_DIRECTORY: Final = {"x86_64": 0o200000, "aarch64": 0o40000}
+
+
+HEAD: Final = struct.Struct("<iIIIIIQ6Q32s")
+"""What the launcher sends of each call first (``struct observation`` in ``native/broker.h``): kind, number, thread,
+process, parent, nothing, Unix time in ns, arguments, name of the program."""
+_NAMES: Final[dict[str, dict[int, str]]] = {}
+
+
+def name_of_call(number: int, machine: str) -> str:
+    """Return the name of a system call."""
+    if machine not in _NAMES:
+        _NAMES[machine] = {number: name for name, number in architecture(machine).table.items()}
+    return _NAMES[machine].get(number, f"call {number}")
 
 
 def observed_steps(spec: FilterSpec) -> Iterator[steps.Observed]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Final
 
 from vsbox.plan import mounts, steps, system
@@ -38,7 +39,7 @@ def root_steps(c: Compilation) -> Iterator[Step]:
     if c.mapped.hostname is not None:
         yield steps.Hostname(c.mapped.hostname)
     yield steps.Tmpfs("/", ROOT_BYTES, 0o755)
-    yield from _system_trees(c)
+    yield from system_tree_steps(c)
     yield steps.ReadOnly()
     yield steps.Proc("/proc")
     masked = (*system.MASKED, *(system.MASKED_FROM_ROOT if c.facts.uid == 0 else ()))
@@ -68,7 +69,8 @@ def hidden_steps(c: Compilation) -> Iterator[Step]:
     yield from (steps.Mask(grant.path, BIND_OPTIONAL) for grant in c.grants if grant.access is Access.HIDDEN)
 
 
-def _system_trees(c: Compilation) -> Iterator[Step]:
+def system_tree_steps(c: Compilation) -> Iterator[Step]:
+    """Yield what is seen of the system: its trees, small files of /etc, what the kernel says of processors."""
     for path in (*system.TREES, *system.ETC, *system.KERNEL_VIEWS):
         fact = c.facts.path(path)
         if fact.kind == "missing":
@@ -97,25 +99,31 @@ def device_steps(c: Compilation) -> Iterator[Step]:
 
 def _binds(c: Compilation) -> dict[str, Step]:
     """Parents before children, so that the more specific mount covers the less specific."""
-    binds: dict[str, Step] = {
-        path: steps.Bind(path, path, BIND_OPTIONAL) for path in c.support_paths()
-    }
+    binds: dict[str, Step] = {}
     packages = BIND_WRITABLE if c.packages_writable else 0
     binds[c.box.root] = steps.Bind(c.box.inside, c.box.root, packages)
     binds[c.box.home] = steps.Bind(c.home_source, c.box.home, BIND_WRITABLE)
+    if c.installing:
+        binds[PIP] = steps.Bind(c.box.pip, PIP, 0)
+    binds = grant_steps(c, binds)
+    # The way to these is not pinned: moved away, they are missed at the next start, which fails.
+    return binds | {target: steps.Bind(source, target, 0) for source, target in guard_places(c.box, c.box.root)}
+
+
+def grant_steps(c: Compilation, own: Mapping[str, Step] = MappingProxyType({})) -> dict[str, Step]:
+    """Return by path what the interpreter runs from, processors and grants, beside what is the box's ``own``."""
+    binds: dict[str, Step] = {path: steps.Bind(path, path, BIND_OPTIONAL) for path in c.support_paths()}
+    binds |= own
     for path in c.gpu_views():
         binds[path] = steps.Bind(path, path, 0)
     for path in c.gpus():
         binds[path] = steps.Bind(path, path, BIND_WRITABLE | BIND_DEVICE)
-    if c.installing:
-        binds[PIP] = steps.Bind(c.box.pip, PIP, 0)
     for grant in c.grants:
         binds[grant.path] = _bind_grant(c, grant)
     binds |= mounts.bound_steps(c.mapped, c.facts, frozenset(binds))
     for path in _pinned(c, set(binds)):
         binds[path] = steps.Bind(path, path, BIND_WRITABLE)
-    # The way to these is not pinned: moved away, they are missed at the next start, which fails.
-    return binds | {target: steps.Bind(source, target, 0) for source, target in guard_places(c.box, c.box.root)}
+    return binds
 
 
 def _pinned(c: Compilation, bound: set[str]) -> set[str]:

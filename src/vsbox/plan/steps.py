@@ -435,4 +435,26 @@ class Unconfined(Step, frozen=True):
     notice: str
 
 
+class Export(Step, frozen=True):
+    """A directory inside that is handed to the program that asked for the run, open."""
+
+    CODE: ClassVar[int] = 49
+    path: str
+
+
+class Changes(Step, frozen=True):
+    """A directory of the host as it is; what changes is kept apart, up to a size, and handed over like an export."""
+
+    CODE: ClassVar[int] = 50
+    source: str
+    target: str
+    size: int
+
+
+class Wait(Step, frozen=True):
+    """The payload starts when the program that asked for the run says so: it puts files in first."""
+
+    CODE: ClassVar[int] = 51
+
+
 Steps: TypeAlias = tuple[Step, ...]

@@ -51,7 +51,10 @@ class FilterSpec:
     """
 
     observed: frozenset[str] = frozenset()
-    """Calls that the supervisor only hears of, for a report. It then hears of refusals other than ENOSYS as well."""
+    """Calls that the supervisor only hears of, for a report."""
+
+    tells_refusals: bool = False
+    """Whether the supervisor hears of calls that are refused with anything but ENOSYS. It gives the answer itself."""
 
     refusal: Literal["errno", "report", "none"] = "errno"
     """What becomes of what is refused: an errno; it goes on and the supervisor hears of it; it goes on."""
@@ -140,7 +143,7 @@ def refused_calls(spec: FilterSpec) -> dict[str, int]:
 def told_refusals(spec: FilterSpec) -> dict[str, int]:
     """Return those of them that the supervisor hears of. Of what answers ENOSYS libraries try something else."""
     known = architecture(spec.machine).table
-    if not spec.observed:
+    if not spec.tells_refusals:
         return {}
     if spec.refusal == "report":
         return {name: errno for name, errno in refused_calls(spec).items() if name in known and name not in _UNSEEN}
@@ -179,7 +182,7 @@ def _refused(spec: FilterSpec) -> dict[str, int]:
 def _argument_rules(spec: FilterSpec) -> dict[str, tuple[rules.Rule, ...]]:
     by_argument = {
         **rules.FIXED_RULES,
-        "socket": rules.socket_rules(spec.families, spec.unix_types, tells_closed=bool(spec.observed)),
+        "socket": rules.socket_rules(spec.families, spec.unix_types, tells_closed=spec.tells_refusals),
         "socketpair": rules.socketpair_rules(spec.families, spec.unix_types),
         "prctl": rules.probe_rules(spec.box_id),
         **({**rules.TRUNCATION_RULES, **rules.PROCESS_RULES} if spec.supervisor else {}),

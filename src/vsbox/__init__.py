@@ -1,9 +1,56 @@
 """A Python virtual environment that is also a sandbox.
 
-Command line: ``vsbox --help``. Importing this package loads nothing else: commands and
-modules import what they need when they need it.
+Command line: ``vsbox --help``. From Python: :func:`run` and :func:`arun` run code that nobody trusts once,
+:class:`Sandbox` keeps state between calls. Importing this package loads nothing else: what is used is imported then.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from vsbox.errors import (
+        CannotEnforceError,
+        ConflictError,
+        LauncherError,
+        PolicyError,
+        RunError,
+        UsageError,
+        VsboxError,
+    )  # fmt: skip
+    from vsbox.launch.api import arun, run
+    from vsbox.launch.changes import Change, ChangeSet
+    from vsbox.launch.files import Changes
+    from vsbox.launch.limits import Limits
+    from vsbox.launch.result import LimitHit, Outcome, Result, Usage, Violation
+
+_PLACES = {
+    "run": "launch.api", "arun": "launch.api", "Limits": "launch.limits", "Outcome": "launch.result",
+    "Result": "launch.result", "Usage": "launch.result", "LimitHit": "launch.result", "Violation": "launch.result",
+    "Change": "launch.changes", "ChangeSet": "launch.changes", "Changes": "launch.files",
+    "VsboxError": "errors", "UsageError": "errors", "PolicyError": "errors", "CannotEnforceError": "errors",
+    "LauncherError": "errors", "RunError": "errors", "ConflictError": "errors",
+}  # fmt: skip
+
+__all__ = [
+    "CannotEnforceError", "Change", "ChangeSet", "Changes", "ConflictError", "LauncherError", "LimitHit", "Limits",
+    "Outcome", "PolicyError", "Result", "RunError", "Usage", "UsageError", "Violation", "VsboxError", "arun", "run",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'vsbox' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"vsbox.{_PLACES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return every public name, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -8,12 +8,14 @@
     ├── CannotEnforceError    125  the policy asks for what this machine cannot enforce
     ├── BoxError              125  the directory is not a usable box
     ├── InterpreterError      125  no such Python
-    └── LauncherError         125  the native launcher is missing or failed
+    ├── LauncherError         125  the native launcher is missing or failed
+    ├── ConflictError         125  changes do not fit what is there, or would be executed there
+    └── RunError                1  a run did not end well, where that was asked to be checked
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class VsboxError(Exception):
@@ -55,3 +57,17 @@ class InterpreterError(VsboxError):
 
 class LauncherError(VsboxError):
     """The native launcher is missing or failed."""
+
+
+class ConflictError(VsboxError):
+    """Changes do not fit what is there any more, or the user's own tools would execute them."""
+
+
+class RunError(VsboxError):
+    """A run did not exit with status 0; ``result`` (:class:`vsbox.Result`) says all about it."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None, result: Any) -> None:
+        super().__init__(message, hint=hint)
+        self.result = result

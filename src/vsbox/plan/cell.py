@@ -35,8 +35,8 @@ class Cell(msgspec.Struct, frozen=True):
     """Where a run has its things.
 
     ``workdir`` is the working directory as code inside sees it; ``source`` the directory of the host that is there,
-    if any, and ``access`` what may be done to it (``capture``: what changes is kept apart). ``scratch`` is a directory of
-    the host that holds what is private, for where there are no namespaces.
+    if any, and ``access`` what may be done to it (``capture``: what changes is kept apart). ``scratch`` is a directory
+    of the host that holds what is private, for where there are no namespaces.
     """
 
     interpreter: Interpreter

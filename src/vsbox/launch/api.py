@@ -1,0 +1,352 @@
+"""``vsbox.run``: code that nobody trusts, from Python, with limits and an honest result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final, Literal
+
+from vsbox.errors import UsageError
+from vsbox.launch import cell
+from vsbox.launch import files as trees
+from vsbox.launch.changes import ChangeSet, read_copy, read_overlay
+from vsbox.launch.limits import Limits
+from vsbox.launch.process import Running, Sink
+from vsbox.launch.result import Result
+
+Target = str | os.PathLike[str] | Callable[[bytes], object] | IO[bytes]
+Content = bytes | str | os.PathLike[str]
+LONGEST_ARGUMENT: Final = 100_000
+"""Of code, as an argument: the kernel takes 128 KiB (execve(2), MAX_ARG_STRLEN). What is longer is put into a file."""
+CODE_FILE: Final = "code.py"
+
+
+def run(
+    code: str | Sequence[str] | None = None,
+    *,
+    script: str | os.PathLike[str] | None = None,
+    args: Sequence[str] = (),
+    packages: str | os.PathLike[str] | None = None,
+    files: Mapping[str, Content] | None = None,
+    workdir: str | os.PathLike[str] | None = None,
+    mount_point: str = "/mnt",
+    changes: Literal["keep", "capture"] = "keep",
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | str = b"",
+    timeout: float | None = None,
+    limits: Limits | None = None,
+    network: Literal["none", "host"] = "none",
+    read: Iterable[str | os.PathLike[str]] = (),
+    write: Iterable[str | os.PathLike[str]] = (),
+    mounts: Mapping[str, str | os.PathLike[str]] | None = None,
+    writable: Literal["all", "none"] | Iterable[str | os.PathLike[str]] = "all",
+    stdout: Target = "capture",
+    stderr: Target = "capture",
+    backend: str = "auto",
+    allow_degraded: Iterable[str] = (),
+    check: bool = False,
+) -> Result:
+    """Run code that nobody trusts, and return what it came to.
+
+    ===============  ==================================================================================================
+    ``code``         Python code as text, or a command with its arguments as a list
+    ``script``       a file of Python code instead, with ``args``
+    ``packages``     a box or an environment whose Python and packages are used, read-only; else the running ones
+    ``files``        put into the working directory first: relative path -> content, or a path to copy from
+    ``workdir``      a directory of the host as the working directory; else a private one, which goes with the run
+    ``mount_point``  where code inside sees the working directory (without namespaces: where it is)
+    ``changes``      ``"capture"`` leaves ``workdir`` as it is; ``result.changes`` is what would have changed, to be
+                     looked at as a patch and applied
+    ``cwd``          where the code starts; else in the working directory
+    ``env``          variables; nothing of the caller's own is passed on
+    ``stdin``        standard input
+    ``timeout``      seconds of wall time from the start
+    ``limits``       what else it may use: :class:`Limits`
+    ``network``      ``"none"``, or ``"host"`` for the host's
+    ``read``         paths of the host that may be read, under their own names
+    ``write``        ... and written
+    ``mounts``       place inside -> directory or file of the host, read-only unless ``writable`` names it
+    ``writable``     ``"all"``: the working directory may be written; ``"none"``: it may not; a list: what it names of
+                     the working directory and the mounts
+    ``stdout``       ``"capture"``, ``"discard"``, a path or a binary file to write to, or a function that is called
+                     with each piece as it comes
+    ``stderr``       likewise
+    ``backend``      ``"auto"``, ``"native"`` (namespaces) or ``"landlock"``
+    ``allow_degraded``  aspects that may be left unenforced where this machine cannot; the receipt says so
+    ``check``        raise :class:`RunError` unless it exits with status 0
+    ===============  ==================================================================================================
+
+    Raises:
+        UsageError, PolicyError: the arguments make no sense.
+        CannotEnforceError: this machine cannot enforce what is asked.
+        LauncherError: the command cannot be executed.
+        RunError: with ``check``.
+
+    Security: the code gets no network, no variable, no file of the caller's but what is named here, and what Python
+    and the system's programs need to be read. See ``result.receipt`` for what enforces it. It does not stop what the
+    kernel itself gets wrong.
+    """
+    call = _Call(**{name: value for name, value in locals().items() if name != "check"})
+    result = call.perform(lambda _: None)
+    return result.check() if check else result
+
+
+async def arun(code: str | Sequence[str] | None = None, *, check: bool = False, **options: Any) -> Result:
+    """Do the same as :func:`run` without blocking the event loop. Cancelling it ends the run before it returns."""
+    call = _Call(**_complete(code, options))
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Result] = loop.create_future()
+    started: list[Running] = []
+    cancelled = threading.Event()
+
+    def note(running: Running) -> None:
+        started.append(running)
+        if cancelled.is_set():
+            running.cancel()
+
+    def settle(result: Result | None, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        elif result is not None:
+            done.set_result(result)
+
+    def work() -> None:
+        try:
+            outcome: tuple[Result | None, BaseException | None] = (call.perform(note), None)
+        except BaseException as error:
+            outcome = (None, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    thread = threading.Thread(target=work, name="vsbox-run", daemon=True)
+    thread.start()
+    try:
+        result = await asyncio.shield(done)
+    except asyncio.CancelledError:
+        cancelled.set()
+        for running in started:
+            running.cancel()
+        while thread.is_alive():
+            await asyncio.sleep(0.005)
+        raise
+    thread.join()
+    return result.check() if check else result
+
+
+def _complete(code: str | Sequence[str] | None, options: dict[str, Any]) -> dict[str, Any]:
+    known = run.__kwdefaults__ or {}
+    unknown = options.keys() - known.keys()
+    if unknown:
+        raise TypeError(f"arun() got an unexpected keyword argument {min(unknown)!r}")
+    return {name: value for name, value in (known | options).items() if name != "check"} | {"code": code}
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The arguments of one call, checked and turned into what the machinery takes."""
+
+    code: str | Sequence[str] | None
+    script: str | os.PathLike[str] | None
+    args: Sequence[str]
+    packages: str | os.PathLike[str] | None
+    files: Mapping[str, Content] | None
+    workdir: str | os.PathLike[str] | None
+    mount_point: str
+    changes: str
+    cwd: str | None
+    env: Mapping[str, str] | None
+    stdin: bytes | str
+    timeout: float | None
+    limits: Limits | None
+    network: Literal["none", "host"]
+    read: Iterable[str | os.PathLike[str]]
+    write: Iterable[str | os.PathLike[str]]
+    mounts: Mapping[str, str | os.PathLike[str]] | None
+    writable: Any
+    stdout: Target
+    stderr: Target
+    backend: str
+    allow_degraded: Iterable[str]
+
+    def perform(self, note: Callable[[Running], object]) -> Result:
+        """Run it. ``note`` is told of the started process, so that another thread can end it."""
+        self._check()
+        limits = self.limits or Limits()
+        contents = self._contents()
+        with contextlib.ExitStack() as stack:
+            sinks = [_sink(target, stack) for target in (self.stdout, self.stderr)]
+            prepared = cell.prepare(self._wanted(limits, waits=bool(contents)), self._variables())
+            stack.callback(prepared.close)
+            directory = self._open_workdir(prepared, stack)
+            before: trees.Snapshot = trees.snapshot(directory) if directory is not None else {}
+            stdin = self.stdin.encode() if isinstance(self.stdin, str) else bytes(self.stdin)
+            argv = self._argv(prepared.environment.python, prepared)
+            running = cell.start(prepared, argv, limits, stdin=stdin, stdout=sinks[0], stderr=sinks[1])
+            stack.callback(running.close)
+            note(running)
+            if prepared.exports:
+                running.wait_for_directories(time.monotonic() + (self.timeout or 60))
+                cell.watch_private_areas(running, limits.disk_bytes)
+            if self.workdir is None and running.directories[1:]:
+                directory, before = running.directories[1], {}
+            before = self._put(contents, running, directory, before)
+            end = running.finish(self.timeout)
+            captured = self._captured(running, directory)
+            if captured is not None:
+                changed = captured.files
+            else:
+                changed = trees.compare(before, trees.snapshot(directory)) if directory is not None else trees.Changes()
+            return Result(
+                outcome=end.outcome, returncode=end.returncode, stdout_bytes=bytes(running.stdout.kept),
+                stderr_bytes=bytes(running.stderr.kept), files=changed, usage=end.usage, receipt=prepared.receipt,
+                limit=end.limit, violations=tuple(running.violations), changes=captured,
+            )  # fmt: skip
+
+    def _captured(self, running: Running, copy: int | None) -> ChangeSet | None:
+        if self.changes != "capture" or self.workdir is None:
+            return None
+        original = cell.resolve(self.workdir)
+        if running.changes is not None:
+            return read_overlay(running.changes, original)
+        return read_copy(copy, original) if copy is not None else None
+
+    def _check(self) -> None:
+        if (self.code is None) == (self.script is None):
+            raise UsageError("give either code or script")
+        if isinstance(self.code, bytes) or (self.code is not None and not self.code):
+            raise UsageError("code is text, or a list of a command and its arguments")
+        if self.timeout is not None and self.timeout <= 0:
+            raise UsageError(f"bad timeout {self.timeout}: it is not positive")
+        if self.changes not in {"keep", "capture"}:
+            raise UsageError(f"bad changes {self.changes!r}", hint="keep, capture")
+        if self.changes == "capture" and self.workdir is None:
+            raise UsageError("cannot capture changes without workdir: a private directory has none to keep")
+        if self.args and self.script is None:
+            raise UsageError("args go with script; to a command they belong in its list")
+
+    def _contents(self) -> dict[str, bytes]:
+        """Return what is put into the working directory."""
+        found: dict[str, bytes] = {}
+        for name, content in (self.files or {}).items():
+            trees.check_name(name)
+            if isinstance(content, str):
+                found[name] = content.encode()
+            elif isinstance(content, (bytes, bytearray, memoryview)):
+                found[name] = bytes(content)
+            else:
+                found[name] = Path(content).read_bytes()
+        return found
+
+    @property
+    def _long_code(self) -> bytes | None:
+        if isinstance(self.code, str) and len(self.code) > LONGEST_ARGUMENT:
+            return self.code.encode("utf-8", "surrogateescape")
+        return None
+
+    def _argv(self, python: str, prepared: cell.Prepared) -> tuple[str, ...]:
+        if self.script is not None:
+            return (python, cell.resolve(self.script), *self.args)
+        if isinstance(self.code, str):
+            if self._long_code is not None:
+                return (python, f"{prepared.variables['TMPDIR']}/{CODE_FILE}")
+            return (python, "-c", self.code)
+        return tuple(map(os.fspath, self.code or ()))
+
+    def _wanted(self, limits: Limits, *, waits: bool) -> cell.Wanted:
+        named = None if isinstance(self.writable, str) else {cell.resolve(path) for path in self.writable}
+        if named is None and self.writable not in {"all", "none"}:
+            raise UsageError(f"bad writable {self.writable!r}", hint='"all", "none", or a list of paths')
+        workdir = None if self.workdir is None else cell.resolve(self.workdir)
+        if workdir is not None and not os.path.isdir(workdir):
+            raise UsageError(f"cannot use {self.workdir} as the working directory: it is not a directory")
+        mounts = tuple(
+            (source := cell.resolve(path), target, named is not None and source in named)
+            for target, path in (self.mounts or {}).items()
+        )
+        is_writable = self.writable == "all" if named is None else workdir in named
+        script = () if self.script is None else (cell.resolve(self.script),)
+        return cell.Wanted(
+            packages=None if self.packages is None else os.fspath(self.packages),
+            workdir=workdir,
+            mount_point=self.mount_point,
+            capture=self.changes == "capture",
+            workdir_access="write" if is_writable else "read",
+            cwd=self.cwd,
+            network=self.network,
+            read=(*script, *map(cell.resolve, self.read)),
+            write=tuple(map(cell.resolve, self.write)),
+            mounts=mounts,
+            limits=limits,
+            backend=self.backend,
+            allow_degraded=tuple(self.allow_degraded),
+            waits=waits or self._long_code is not None,
+        )
+
+    def _variables(self) -> dict[str, str]:
+        given = dict(self.env or {})
+        for name, value in given.items():
+            if not name or "=" in name or "\0" in f"{name}{value}":
+                raise UsageError(f"bad variable {name!r} in env")
+        return given
+
+    def _open_workdir(self, prepared: cell.Prepared, stack: contextlib.ExitStack) -> int | None:
+        """Return a descriptor of a working directory that is on the host."""
+        path = prepared.host_workdir
+        if path is None:
+            return None
+        descriptor = os.open(path, trees.DIRECTORY)
+        stack.callback(os.close, descriptor)
+        return descriptor
+
+    def _put(
+        self, contents: dict[str, bytes], running: Running, directory: int | None, before: trees.Snapshot
+    ) -> trees.Snapshot:
+        """Put files in, let the code go, and return what the directory holds then."""
+        if not contents and self._long_code is None:
+            return before
+        if directory is not None:
+            for name, data in contents.items():
+                trees.put_file(directory, name, data)
+        if self._long_code is not None:
+            self._put_code(running)
+        found = trees.snapshot(directory) if directory is not None else before
+        with contextlib.suppress(OSError):  # it has failed already, and finish says why
+            running.go()
+        return found
+
+    def _put_code(self, running: Running) -> None:
+        data = self._long_code or b""
+        if running.directories:
+            trees.put_file(running.directories[0], CODE_FILE, data)
+            return
+        raise UsageError("cannot run code this long without namespaces", hint="give it as script")
+
+
+def _sink(target: Target, stack: contextlib.ExitStack) -> Sink:
+    if target == "capture":
+        return None
+    if target == "discard":
+        return _forget
+    if callable(target):
+        return target
+    if isinstance(target, (str, os.PathLike)):
+        return stack.enter_context(open(target, "wb")).write
+    if hasattr(target, "write"):
+        return target.write
+    raise UsageError(f"bad target of output {target!r}", hint='"capture", "discard", a path, a file or a function')
+
+
+def _forget(data: bytes) -> None:
+    del data
+
+
+__all__ = ["arun", "run"]

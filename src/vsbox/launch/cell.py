@@ -1,0 +1,423 @@
+"""What a run needs before it starts: a policy made of its arguments, a plan for this machine, private directories."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from vsbox.backends import choose
+from vsbox.errors import CannotEnforceError, UsageError
+from vsbox.host.collect import collect, look_at
+from vsbox.host.facts import HostFacts
+from vsbox.launch.group import Group, make_group
+from vsbox.launch.limits import EXACT_BY_GROUP, Limits, used_bytes
+from vsbox.launch.process import Command, Running, Sink
+from vsbox.plan.cell import CELL_ROOT, HOME, Cell, compile_cell
+from vsbox.plan.encode import encode
+from vsbox.plan.environment import search_path
+from vsbox.plan.model import Interpreter, Tier
+from vsbox.plan.receipt import Receipt
+from vsbox.plan.system import candidates
+from vsbox.policy.grants import check_path, is_below
+from vsbox.policy.model import Limits as KernelLimits
+from vsbox.policy.model import Policy
+
+Packages = str | os.PathLike[str] | None
+Network = Literal["none", "host"]
+SPARE_TASKS: Final = 16
+"""Above a limit of processes, so that the meter sees it passed and the kernel stops what outruns it."""
+MOST_PLANS: Final = 16
+BACKENDS: Final = ("native", "landlock")
+
+
+@functools.lru_cache(maxsize=1)
+def machine_facts() -> HostFacts:
+    """Return what this machine is; looked at once in the life of a process."""
+    return collect(candidates())
+
+
+def facts_for(paths: Iterable[str]) -> HostFacts:
+    """Return the facts with what is at these paths now."""
+    facts = machine_facts()
+    return msgspec.structs.replace(facts, paths=facts.paths | {path: look_at(path) for path in paths})
+
+
+def choose_tier(backend: str, facts: HostFacts) -> Tier:
+    """Return the tier of a backend, the strongest for ``auto``.
+
+    Raises:
+        UsageError: no such backend for runs.
+        CannotEnforceError: it does not work here.
+    """
+    if backend not in {"auto", *BACKENDS}:
+        raise UsageError(f"no backend {backend!r} for runs", hint=f"auto, {', '.join(BACKENDS)}")
+    if backend != "auto":
+        return choose(backend, facts).backend.tier
+    problems = []
+    for name in BACKENDS:
+        try:
+            return choose(name, facts).backend.tier
+        except CannotEnforceError as error:  # noqa: PERF203 - there are two
+            problems.append(error)
+    raise problems[0]
+
+
+# ---- the Python inside ----
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The Python of a run: its path inside, what it runs from, where its prefix is, and mounts that put it there."""
+
+    python: str
+    interpreter: Interpreter
+    prefix: str
+    mounts: tuple[str, ...] = ()
+
+
+@functools.lru_cache(maxsize=32)
+def find_environment(packages: str | None, tier: Tier) -> Environment:
+    """Return the Python of a box, of an environment, or the running one.
+
+    Raises:
+        UsageError: nothing there is any of these.
+    """
+    if packages is None:
+        return _running_environment()
+    root = os.path.realpath(packages)
+    noted = Path(root, "sandbox", "interpreter.json")
+    if noted.is_file():
+        interpreter = msgspec.json.decode(noted.read_bytes(), type=Interpreter)
+        if tier is Tier.NAMESPACES:
+            return Environment(f"{root}/bin/python", interpreter, root, ("--ro-bind", f"{root}/inside", root))
+        inside = f"{root}/inside"
+        return Environment(f"{inside}/bin/python", _with_tree(interpreter, inside), inside)
+    if not Path(root, "pyvenv.cfg").is_file():
+        raise UsageError(f"cannot use the packages of {packages}: it is neither a box nor an environment")
+    return _plain_environment(root)
+
+
+def _with_tree(interpreter: Interpreter, *trees: str) -> Interpreter:
+    return msgspec.structs.replace(interpreter, trees=tuple(dict.fromkeys((*trees, *interpreter.trees))))
+
+
+def _running_environment() -> Environment:
+    real = os.path.realpath(sys.executable)
+    trees = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, os.path.dirname(os.path.dirname(real))}
+    libraries = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+    return Environment(sys.executable, _interpreter(real, trees, libraries), sys.prefix)
+
+
+def _interpreter(executable: str, trees: Iterable[str], libraries: Iterable[str] = ()) -> Interpreter:
+    real = sorted({os.path.realpath(tree) for tree in trees} - {"/", "/usr"})
+    outermost = tuple(tree for tree in real if not any(tree != other and is_below(tree, other) for other in real))
+    known = tuple(sorted({path for path in libraries if path and os.path.isdir(path)}))
+    return Interpreter(executable, sys.version, outermost, known)
+
+
+def _plain_environment(root: str) -> Environment:
+    """Read where an environment's base is. It is the caller's own, and read-only for code inside."""
+    lines = Path(root, "pyvenv.cfg").read_text(encoding="utf-8", errors="replace").splitlines()
+    settings = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
+    python = f"{root}/bin/python"
+    real = os.path.realpath(python)
+    home = settings.get("home", os.path.dirname(real))
+    return Environment(
+        python, _interpreter(real, {root, os.path.dirname(home), os.path.dirname(os.path.dirname(real))}), root
+    )
+
+
+# ---- what is asked ----
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The arguments of a run that make its policy; paths absolute and free of links."""
+
+    packages: str | None = None
+    workdir: str | None = None
+    mount_point: str = "/mnt"
+    capture: bool = False
+    workdir_access: Literal["read", "write"] = "write"
+    cwd: str | None = None
+    network: Network = "none"
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    mounts: tuple[tuple[str, str, bool], ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    backend: str = "auto"
+    allow_degraded: tuple[str, ...] = ()
+    waits: bool = False
+
+
+def resolve(path: str | os.PathLike[str]) -> str:
+    """Return where a path that the caller names leads at this moment.
+
+    Raises:
+        UsageError: nothing is there.
+    """
+    real = os.path.realpath(os.path.expanduser(os.fspath(path)))
+    if not os.path.exists(real):
+        raise UsageError(f"cannot use {os.fspath(path)}: it does not exist")
+    return real
+
+
+@dataclass
+class Prepared:
+    """A run that is ready to start: its plan, its environment, and directories to remove in the end."""
+
+    plan: int
+    receipt: Receipt
+    tier: Tier
+    environment: Environment
+    variables: dict[str, str]
+    workdir: str
+    group: Group
+    exports: int
+    scratch: str | None = None
+    host_workdir: str | None = None
+    stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def close(self) -> None:
+        """Remove what was made for the run."""
+        self.stack.close()
+
+
+class _Plans:
+    """Encoded plans in memory, by what they were compiled from; a start gets a descriptor of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[bytes, tuple[int, Receipt]] = OrderedDict()
+
+    def get(self, key: bytes, make: Callable[[], tuple[bytes, Receipt]]) -> tuple[int, Receipt]:
+        """Return a descriptor, the caller's to close, and the receipt."""
+        with self._lock:
+            if key not in self._known:
+                encoded, receipt = make()
+                self._known[key] = (_memory_file(encoded), receipt)
+            self._known.move_to_end(key)
+            descriptor, receipt = self._known[key]
+            own = os.dup(descriptor)
+            while len(self._known) > MOST_PLANS:
+                os.close(self._known.popitem(last=False)[1][0])
+            return own, receipt
+
+
+def _memory_file(data: bytes) -> int:
+    descriptor = os.memfd_create("vsbox-plan", os.MFD_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
+    os.write(descriptor, data)
+    return descriptor
+
+
+PLANS: Final = _Plans()
+
+
+def _policy(wanted: Wanted, environment: Environment, scratch: str | None, tier: Tier) -> Policy:
+    words = [*environment.mounts]
+    write = list(wanted.write)
+    read = list(wanted.read)
+    if wanted.workdir is not None and not wanted.capture:
+        if wanted.workdir == wanted.mount_point:
+            (write if wanted.workdir_access == "write" else read).append(wanted.workdir)
+        else:
+            option = "--bind" if wanted.workdir_access == "write" else "--ro-bind"
+            words += [option, wanted.workdir, wanted.mount_point]
+    for source, target, writable in wanted.mounts:
+        words += ["--bind" if writable else "--ro-bind", source, check_path(target, key="mounts")]
+    if scratch is not None:
+        write.append(scratch)
+    limits = wanted.limits
+    own_users = tier is Tier.NAMESPACES  # else the kernel would count all processes of the user
+    kernel = KernelLimits(
+        tmp_bytes=limits.disk_bytes,
+        shm_bytes=limits.disk_bytes,
+        cpu_seconds=None if limits.cpu_seconds is None else int(limits.cpu_seconds) + 1,
+        file_bytes=limits.file_bytes,
+        open_files=limits.open_files,
+        processes=limits.processes + SPARE_TASKS if limits.processes is not None and own_users else None,
+    )
+    document: dict[str, Any] = {
+        "venv_root": CELL_ROOT, "preset": "strict", "network": wanted.network, "allowed_paths": sorted(set(write)),
+        "read_only_paths": sorted(set(read)), "bwrap_arguments": words, "allow_degraded": list(wanted.allow_degraded),
+        "limits": msgspec.to_builtins(kernel),
+    }  # fmt: skip
+    return msgspec.convert(document, Policy)
+
+
+def prepare(wanted: Wanted, variables: Mapping[str, str]) -> Prepared:
+    """Make a run ready.
+
+    Raises:
+        VsboxError: it cannot be done here, or not as asked.
+    """
+    tier = choose_tier(wanted.backend, machine_facts())
+    environment = find_environment(wanted.packages, tier)
+    stack = contextlib.ExitStack()
+    try:
+        return _prepare(wanted, variables, tier, environment, stack)
+    except BaseException:
+        stack.close()
+        raise
+
+
+def _prepare(
+    wanted: Wanted, variables: Mapping[str, str], tier: Tier, environment: Environment, stack: contextlib.ExitStack
+) -> Prepared:
+    namespaces = tier is Tier.NAMESPACES
+    scratch = None if namespaces else _make_scratch(stack)
+    source = wanted.workdir
+    if scratch is not None:
+        wanted, source = _without_namespaces(wanted, scratch), None if wanted.capture else source
+    workdir, capture = wanted.mount_point, wanted.capture
+    policy = _policy(wanted, environment, scratch, tier)
+    cell = Cell(
+        environment.interpreter,
+        workdir=workdir,
+        source=source,
+        access="capture" if capture else wanted.workdir_access,
+        cwd=wanted.cwd,
+        scratch=scratch,
+        disk_bytes=wanted.limits.disk_bytes,
+        waits=wanted.waits,
+    )
+    key = b"\0".join((tier.value.encode(), msgspec.json.encode(policy), msgspec.json.encode(cell)))
+
+    def make() -> tuple[bytes, Receipt]:
+        named = (*policy.allowed_paths, *policy.read_only_paths, *environment.interpreter.trees)
+        sources = (*(mount[0] for mount in wanted.mounts), *environment.mounts[1:], *filter(None, (source, scratch)))
+        plan = compile_cell(policy, cell, facts_for((*named, *environment.interpreter.libraries, *sources)), tier)
+        return encode(plan.steps), plan.receipt
+
+    descriptor, receipt = PLANS.get(key, make)
+    stack.callback(os.close, descriptor)
+    group = _group(wanted.limits)
+    home = HOME if namespaces else f"{scratch}/home"
+    exports = (1 + (source is None) + capture) if namespaces else 0
+    on_host = None if capture or (namespaces and source is None) else source or workdir
+    return Prepared(
+        descriptor, receipt, tier, environment, _variables(environment, home, namespaces=namespaces, asked=variables),
+        workdir, group, exports, scratch, on_host, stack,
+    )  # fmt: skip
+
+
+def _without_namespaces(wanted: Wanted, scratch: str) -> Wanted:
+    """Return what is asked where code inside sees the disk as it is: things are where they are."""
+    if any(source != target for source, target, _ in wanted.mounts):
+        raise CannotEnforceError(
+            "cannot mount a directory under another name: that takes namespaces", hint="see: vsbox doctor"
+        )
+    workdir = wanted.workdir or f"{scratch}/work"
+    if wanted.mount_point not in {"/mnt", workdir}:
+        raise CannotEnforceError(
+            f"cannot show the working directory as {wanted.mount_point}: that takes namespaces",
+            hint="leave mount_point out: it is seen where it is",
+        )
+    if wanted.capture and wanted.workdir is not None:
+        workdir = f"{scratch}/work"
+        _copy(wanted.workdir, workdir, wanted.limits.disk_bytes)
+    return dataclasses.replace(
+        wanted, mount_point=workdir, workdir=None if wanted.capture else wanted.workdir, capture=False
+    )
+
+
+def _copy(source: str, target: str, most_bytes: int) -> None:
+    """Copy a directory for a run that may change it.
+
+    Raises:
+        UsageError: it is larger than the private areas may be.
+    """
+    if used_bytes(Path(source), most_bytes) > most_bytes:
+        raise UsageError(f"cannot copy {source}: it is larger than {most_bytes} bytes", hint="raise limits.disk_bytes")
+    shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+
+
+def _make_scratch(stack: contextlib.ExitStack) -> str:
+    scratch = os.path.realpath(tempfile.mkdtemp(prefix="vsbox-run-"))
+    stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+    for name in ("home", "tmp", "work"):
+        os.mkdir(f"{scratch}/{name}", 0o700)
+    return scratch
+
+
+def _group(limits: Limits) -> Group:
+    group = make_group(limits)
+    for name in limits.required:
+        if name not in Limits.__struct_fields__:
+            raise UsageError(f"no limit {name!r}", hint=f"known: {', '.join(Limits.__struct_fields__)}")
+        controller = EXACT_BY_GROUP.get(name)
+        if controller is not None and controller not in group.controllers:
+            group.close()
+            raise CannotEnforceError(
+                f"cannot enforce {name} exactly: there is no control group with the controller {controller} to be had",
+                hint="delegate one (systemd-run --user --scope -p Delegate=yes …), or do not require it",
+            )
+    return group
+
+
+def _variables(environment: Environment, home: str, *, namespaces: bool, asked: Mapping[str, str]) -> dict[str, str]:
+    temporary = "/tmp" if namespaces else home.removesuffix("home") + "tmp"
+    return {
+        "PATH": search_path(f"{environment.prefix}/bin"),
+        "HOME": home,
+        "TMPDIR": temporary,
+        "LANG": "C.UTF-8",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        **asked,
+    }
+
+
+def start(
+    prepared: Prepared,
+    argv: tuple[str, ...],
+    limits: Limits,
+    *,
+    stdin: bytes | int = b"",
+    stdout: Sink = None,
+    stderr: Sink = None,
+    kept: int = -1,
+) -> Running:
+    """Start a prepared run."""
+    command = Command(prepared.plan, argv, prepared.variables, stdin, kept)
+    running = Running(
+        command, limits=limits, group=prepared.group, exports=prepared.exports, stdout=stdout, stderr=stderr
+    )
+    if prepared.scratch is not None:
+        scratch = Path(prepared.scratch)
+        size = float(limits.disk_bytes)
+        running.watch_disks(lambda: (float(used_bytes(scratch, limits.disk_bytes)), size))
+    return running
+
+
+def watch_private_areas(running: Running, disk_bytes: int) -> None:
+    """Look at the file systems that the launcher handed over: their size is the limit."""
+    areas = tuple(running.directories)
+
+    def look() -> tuple[float, float]:
+        worst = 0.0
+        for area in areas:
+            status = os.statvfs(area)
+            if status.f_bavail == 0 and status.f_blocks:
+                return float(disk_bytes), float(disk_bytes)
+            worst = max(worst, float((status.f_blocks - status.f_bfree) * status.f_frsize))
+        return worst, float(disk_bytes) + 1
+
+    running.watch_disks(look)
+
+
+__all__ = ["Prepared", "Wanted", "prepare", "resolve", "start", "watch_private_areas"]

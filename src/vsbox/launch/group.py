@@ -1,0 +1,194 @@
+"""A control group for one run: what the kernel counts for all its processes together.
+
+Source: https://docs.kernel.org/admin-guide/cgroup-v2.html and cgroup-v1/memory.html. Version 1 is used by root alone,
+where version 2 has no such controller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from vsbox.launch.limits import Limits
+
+MOUNTS: Final = Path("/proc/self/mountinfo")
+_NUMBERS = itertools.count()
+
+
+@dataclass
+class Group:
+    """Directories of one run: one of version 2, or one a controller of version 1; ``controllers``: what they limit."""
+
+    directories: tuple[Path, ...] = ()
+    controllers: frozenset[str] = frozenset()
+    version: int = 0
+    _before: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def word(self) -> str:
+        """What the launcher is told: the directories that it joins."""
+        return ":".join(map(str, self.directories))
+
+    def _number(self, name: str, key: str = "") -> int:
+        for directory in self.directories:
+            with contextlib.suppress(OSError, ValueError, StopIteration):
+                text = (directory / name).read_text(encoding="ascii")
+                if not key:
+                    return int(text)
+                return next(int(line.split()[1]) for line in text.splitlines() if line.split()[0] == key)
+        return 0
+
+    def memory_kills(self) -> int:
+        """Return how often the kernel killed for want of memory."""
+        return self._number("memory.events", "oom_kill") or self._number("memory.oom_control", "oom_kill")
+
+    def refused_forks(self) -> int:
+        """Return how often a process or thread was refused."""
+        return self._number("pids.events", "max")
+
+    def peak_memory(self) -> int:
+        """Return the most memory that was in use, page cache included; 0 where the kernel does not say."""
+        return self._number("memory.peak") or self._number("memory.max_usage_in_bytes")
+
+    def close(self) -> None:
+        """Remove the directories; the processes have ended."""
+        for directory in self.directories:
+            for _ in range(50):
+                if _is_removed(directory):
+                    break
+                time.sleep(0.01)  # the last of its processes is about to go
+        self.directories = ()
+
+
+def _is_removed(directory: Path) -> bool:
+    try:
+        directory.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _mounts() -> dict[str, tuple[Path, str]]:
+    """Return where version 2 ("") and each controller of version 1 is mounted, and which part of the tree is there."""
+    found: dict[str, tuple[Path, str]] = {}
+    with contextlib.suppress(OSError):
+        for line in MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines():
+            before, _, after = line.partition(" - ")
+            words, kind = before.split(), after.split()
+            if len(kind) > 2 and kind[0] == "cgroup2":
+                found.setdefault("", (Path(words[4]), words[3]))
+            elif len(kind) > 2 and kind[0] == "cgroup":
+                for name in {"memory", "pids"} & set(kind[2].split(",")):
+                    found.setdefault(name, (Path(words[4]), words[3]))
+    return found
+
+
+def _own(controller: str) -> str | None:
+    """Return this process's group in a tree. Source: cgroups(7), /proc/PID/cgroup."""
+    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines():
+        number, names, path = line.split(":", 2)
+        if (controller == "" and number == "0" and not names) or (controller and controller in names.split(",")):
+            return path
+    return None
+
+
+def _place(mounts: dict[str, tuple[Path, str]], controller: str) -> Path | None:
+    own = _own(controller)
+    if controller not in mounts or own is None:
+        return None
+    mount, shown = mounts[controller]
+    return mount / os.path.relpath(own, shown) if own.startswith(shown) else mount
+
+
+def _name() -> str:
+    return f"vsbox-{os.getpid()}-{next(_NUMBERS)}"
+
+
+def _write(path: Path, value: object) -> None:
+    path.write_text(str(value), encoding="ascii")
+
+
+def _make_v2(parent: Path, limits: Limits, wanted: frozenset[str]) -> Group | None:
+    """Make a group below one that is ours. It may hold this very process: then its controllers cannot be passed on."""
+    available = set((parent / "cgroup.controllers").read_text(encoding="ascii").split())
+    if not wanted <= available:
+        return None
+    for candidate in (parent, parent.parent):  # what is delegated holds us, and beside us there is room
+        with contextlib.suppress(OSError):
+            _write(candidate / "cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(wanted)))
+            directory = candidate / _name()
+            directory.mkdir()
+            group = Group((directory,), wanted, 2)
+            try:
+                _set_v2(directory, limits)
+            except OSError:
+                group.close()
+                raise
+            return group
+    return None
+
+
+def _set_v2(directory: Path, limits: Limits) -> None:
+    if limits.memory_bytes is not None:
+        _write(directory / "memory.max", limits.memory_bytes)
+        with contextlib.suppress(OSError):
+            _write(directory / "memory.swap.max", 0)
+            _write(directory / "memory.oom.group", 1)
+    if limits.processes is not None:
+        _write(directory / "pids.max", limits.processes + SPARE_TASKS)
+
+
+SPARE_TASKS: Final = 8
+"""Of the launcher: itself, init, a witness, connections that the broker makes. They count, and the limit is the
+payload's; its passing is seen by looking."""
+
+
+def _make_v1(mounts: dict[str, tuple[Path, str]], limits: Limits, wanted: frozenset[str]) -> Group | None:
+    made: list[Path] = []
+    try:
+        for controller in sorted(wanted):
+            parent = _place(mounts, controller)
+            if parent is None:
+                raise FileNotFoundError(controller)
+            directory = parent / _name()
+            directory.mkdir()
+            made.append(directory)
+            if controller == "memory":
+                _write(directory / "memory.limit_in_bytes", limits.memory_bytes)
+                with contextlib.suppress(OSError):
+                    _write(directory / "memory.memsw.limit_in_bytes", limits.memory_bytes)
+            else:
+                _write(directory / "pids.max", (limits.processes or 0) + SPARE_TASKS)
+    except OSError:
+        Group(tuple(made)).close()
+        return None
+    return Group(tuple(made), wanted, 1)
+
+
+def make_group(limits: Limits) -> Group:
+    """Return a group that enforces what of the limits a group can; an empty one where none can be made."""
+    wanted = frozenset(
+        controller
+        for name, controller in (("memory_bytes", "memory"), ("processes", "pids"))
+        if getattr(limits, name) is not None
+    )
+    if not wanted or not MOUNTS.exists():
+        return Group()
+    mounts = _mounts()
+    with contextlib.suppress(OSError):
+        place = _place(mounts, "")
+        group = _make_v2(place, limits, wanted) if place is not None else None
+        if group is not None:
+            return group
+    if os.geteuid() == 0:  # type: ignore[attr-defined,unused-ignore]
+        group = _make_v1(mounts, limits, wanted)
+        if group is not None:
+            return group
+    return Group()

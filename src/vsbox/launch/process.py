@@ -1,0 +1,451 @@
+"""One run: the launcher started for it, heard, fed, held to its limits, and ended with everything inside.
+
+A thread needs nothing but this object: no signal handler, no fork of this process, no thread of its own.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import selectors
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from vsbox.errors import LauncherError
+from vsbox.host.collect import find_launcher
+from vsbox.launch.group import Group
+from vsbox.launch.limits import Limits, Meter, Sample
+from vsbox.launch.result import LimitHit, Outcome, Usage, Violation
+from vsbox.plan.observed import HEAD, name_of_call
+from vsbox.seccomp import ALLOWED, reason
+
+MESSAGE: Final = struct.Struct("<ii")
+FAILED, EXITED, KILLED, SIGNAL, OBSERVED, EXPORTED, GO, KILL = 1, 4, 5, 6, 7, 8, 9, 10
+"""``enum message_kind`` of ``native/vsbox.h``."""
+PACKET_BYTES: Final = 16 << 10
+CHUNK_BYTES: Final = 1 << 16
+SECONDS_TO_END: Final = 5.0
+"""For the launcher to end what is inside, before it is killed itself."""
+SHORTEST_LOOK, LONGEST_LOOK = 0.02, 0.1
+MOST_VIOLATIONS: Final = 100
+
+Sink = Callable[[bytes], object] | None
+"""What is done with output: None keeps it."""
+
+
+@dataclass
+class Output:
+    """A stream of the payload: kept up to a number of bytes, or given to a function as it comes."""
+
+    sink: Sink = None
+    kept: bytearray = field(default_factory=bytearray)
+    total: int = 0
+
+    def take(self, data: bytes, room: int) -> None:
+        """Take a piece, of which ``room`` bytes may still be kept."""
+        self.total += len(data)
+        if self.sink is not None:
+            self.sink(data)
+        else:
+            self.kept += data[: max(room, 0)]
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended."""
+
+    outcome: Outcome
+    returncode: int | None
+    limit: LimitHit | None
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is started: the encoded plan (a descriptor), arguments, variables, input; ``kept``: a descriptor for it."""
+
+    plan: int
+    argv: tuple[str, ...]
+    variables: Mapping[str, str]
+    stdin: bytes | int = b""
+    kept: int = -1
+
+
+class Running:
+    """A started run.
+
+    ``exports``: how many directories the launcher hands over; ``wait_for_directories`` puts them into ``directories``
+    and ``changes``. ``close`` ends what is left and closes every descriptor.
+    """
+
+    def __init__(
+        self, command: Command, *, limits: Limits, group: Group, exports: int, stdout: Sink = None, stderr: Sink = None
+    ) -> None:
+        self.limits = limits
+        self.group = group
+        self.stdout, self.stderr = Output(stdout), Output(stderr)
+        self.directories: list[int] = []
+        self.changes: int | None = None
+        self.violations: list[Violation] = []
+        self._exports = exports
+        self._input = memoryview(command.stdin) if isinstance(command.stdin, bytes) else memoryview(b"")
+        self._last: tuple[int, int, str] | None = None
+        self._cause: tuple[Outcome, LimitHit | None] | None = None
+        self._sample = Sample(0.0, 0, 0)
+        self._peak_memory = 0
+        self._most_tasks = 0
+        self._room = limits.output_bytes
+        self._disks: Callable[[], tuple[float, float]] | None = None
+        self._selector = selectors.DefaultSelector()
+        self._open: dict[int, Callable[[], object]] = {}
+        self._wake, self._woken = socket.socketpair()
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._pipes: list[int] = []
+        try:
+            self._start(command, theirs)
+        except BaseException:
+            self._close_own()
+            raise
+        finally:
+            theirs.close()
+
+    def _start(self, command: Command, theirs: socket.socket) -> None:
+        words = [find_launcher(), "run", command.plan, theirs.fileno(), command.kept, self.group.word, *command.argv]
+        descriptors = [command.plan, theirs.fileno(), *([command.kept] if command.kept >= 0 else [])]
+        out, their_out = self._pipe()
+        err, their_err = self._pipe()
+        source: int = subprocess.DEVNULL
+        if isinstance(command.stdin, int):
+            source = command.stdin
+        elif command.stdin:
+            source, self._stdin = self._pipe()
+        self.started = time.monotonic()
+        try:
+            self._process = subprocess.Popen(
+                [str(word) for word in words], stdin=source, stdout=their_out, stderr=their_err, cwd="/",
+                env=dict(command.variables), pass_fds=descriptors, start_new_session=True,
+            )  # fmt: skip
+        except (OSError, ValueError) as error:  # an argument holds NUL
+            cause = getattr(error, "strerror", None) or error
+            raise LauncherError(f"cannot start {command.argv[0]}: {cause}") from error
+        theirs_now = [their_out, their_err] + ([source] if command.stdin and not isinstance(command.stdin, int) else [])
+        for descriptor in theirs_now:
+            self._pipes.remove(descriptor)
+            os.close(descriptor)
+        self._meter = Meter(self._process.pid)
+        self.watch(out, lambda: self._read(out, self.stdout))
+        self.watch(err, lambda: self._read(err, self.stderr))
+        self._streams = {out: self.stdout, err: self.stderr}
+        if source >= 0 and not isinstance(command.stdin, int):
+            self.watch(self._stdin, self._feed, writing=True)
+        self._control.setblocking(False)
+        self.watch(self._control.fileno(), self._hear_control)
+        self._selector.register(self._woken, selectors.EVENT_READ, self._cancelled)
+
+    def _pipe(self) -> tuple[int, int]:
+        ends = os.pipe()
+        self._pipes += ends
+        return ends
+
+    def watch(self, descriptor: int, serve: Callable[[], object], *, writing: bool = False) -> None:
+        """Call ``serve`` whenever a descriptor is ready, until :meth:`forget`."""
+        os.set_blocking(descriptor, False)
+        self._open[descriptor] = serve
+        self._selector.register(descriptor, selectors.EVENT_WRITE if writing else selectors.EVENT_READ, serve)
+
+    def forget(self, descriptor: int) -> None:
+        """Watch a descriptor no more."""
+        if self._open.pop(descriptor, None):
+            self._selector.unregister(descriptor)
+
+    # ---- what others may call ----
+
+    @property
+    def pid(self) -> int:
+        """The launcher's process id."""
+        return self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a limit was passed, or the payload has ended."""
+        return self._cause is not None or self._last is not None or self._control.fileno() not in self._open
+
+    def cancel(self) -> None:
+        """End the run; from any thread."""
+        with contextlib.suppress(OSError):
+            self._wake.send(b"c")
+
+    def interrupt(self) -> None:
+        """Send SIGINT to the payload; from any thread."""
+        with contextlib.suppress(OSError):
+            self._control.send(MESSAGE.pack(SIGNAL, 2) + b"\0")
+
+    def go(self) -> None:
+        """Let a payload start that waits."""
+        self._control.send(MESSAGE.pack(GO, 0) + b"\0")
+
+    def watch_disks(self, look: Callable[[], tuple[float, float]]) -> None:
+        """Set what tells how much of the private areas is used, and how much there is."""
+        self._disks = look
+
+    def more_output(self) -> None:
+        """Let as much output be written again as at the start."""
+        self._room = self.limits.output_bytes
+
+    # ---- the launcher ----
+
+    def wait_for_directories(self, deadline: float) -> None:
+        """Wait until the launcher has handed its directories over, or has failed to."""
+        self._control.settimeout(max(deadline - time.monotonic(), 0.001))
+        try:
+            while len(self.directories) + (self.changes is not None) < self._exports and self._last is None:
+                if not self._hear():
+                    break
+        except TimeoutError:
+            pass
+        finally:
+            self._control.setblocking(False)
+
+    def _hear_control(self) -> None:
+        if not self._hear():
+            self.forget(self._control.fileno())
+
+    def _hear(self) -> bool:
+        """Take one packet; tell whether there may be more."""
+        space = socket.CMSG_SPACE(array.array("i", [0]).itemsize)
+        try:
+            packet, ancillary, _, _ = self._control.recvmsg(PACKET_BYTES, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+        except BlockingIOError:
+            return True
+        except ConnectionResetError:
+            return False
+        if len(packet) < MESSAGE.size:
+            return False
+        kind, value = MESSAGE.unpack_from(packet)
+        if kind == EXPORTED:
+            self._take_directory(value, ancillary)
+        elif kind == OBSERVED:
+            self._note(packet)
+        elif kind in {FAILED, EXITED, KILLED}:
+            text = packet[MESSAGE.size :].split(b"\0")[0].decode(errors="replace")
+            self._last = (kind, value, text)
+        return True
+
+    def _take_directory(self, value: int, ancillary: list[tuple[int, int, bytes]]) -> None:
+        descriptors = array.array("i")
+        for _, _, data in ancillary:
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+        if value < 0 and descriptors:
+            self.changes = descriptors[0]
+        else:
+            self.directories += descriptors
+
+    def _note(self, packet: bytes) -> None:
+        if len(packet) < HEAD.size or len(self.violations) >= MOST_VIOLATIONS:
+            return
+        _, number, _, pid, _, _, _, *_, name = HEAD.unpack_from(packet)
+        call = name_of_call(number, os.uname().machine)
+        program = name.split(b"\0")[0].decode(errors="replace")
+        self.violations.append(Violation(call, reason(call, "errno EPERM", ALLOWED), program, pid))
+
+    # ---- the loop ----
+
+    def finish(self, timeout: float | None) -> End:
+        """Hear, feed and watch until the run has ended; ``timeout`` counts from its start.
+
+        Raises:
+            LauncherError: the launcher could not do it; the payload did not run.
+        """
+        deadline = None if timeout is None else self.started + timeout
+        if not self.pump(lambda: not self._open, deadline) and timeout is not None:
+            self.end(Outcome.TIMEOUT, LimitHit("timeout", timeout, time.monotonic() - self.started))
+        return self.reap()
+
+    def pump(self, is_done: Callable[[], bool], deadline: float | None) -> bool:
+        """Hear, feed and watch until something is done, a limit ends the run, or it is late; false for the last."""
+        look, next_look, active = SHORTEST_LOOK, time.monotonic() + SHORTEST_LOOK, time.monotonic()
+        before = (self._sample.cpu_seconds, self._room)
+        while self._cause is None and not is_done():
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                return False
+            soonest = next_look if deadline is None else min(next_look, deadline)
+            for key, _ in self._selector.select(max(soonest - now, 0)):
+                key.data()
+            now = time.monotonic()
+            if now < next_look:
+                continue
+            self._look()
+            progress = (self._sample.cpu_seconds, self._room)
+            active, before = (now if progress != before else active), progress
+            if self.limits.idle_seconds is not None and now - active > self.limits.idle_seconds:
+                self.end(Outcome.TIMEOUT, LimitHit("idle_seconds", self.limits.idle_seconds, now - active))
+            look = min(look * 1.2, LONGEST_LOOK)
+            next_look = now + look
+        return True
+
+    def _cancelled(self) -> None:
+        self._woken.recv(16)
+        self.end(Outcome.CANCELLED, None)
+
+    def _feed(self) -> None:
+        try:
+            self._input = self._input[os.write(self._stdin, self._input[:CHUNK_BYTES]) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._input = memoryview(b"")
+        if not self._input:
+            self.forget(self._stdin)
+            self._pipes.remove(self._stdin)
+            os.close(self._stdin)
+
+    def _read(self, descriptor: int, output: Output) -> bool:
+        """Take a piece; tell whether there was one."""
+        try:
+            data = os.read(descriptor, CHUNK_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self.forget(descriptor)
+            return False
+        output.take(data, self._room)
+        self._room -= len(data)
+        if self._room < 0:
+            limit = self.limits.output_bytes
+            self.end(Outcome.OUTPUT, LimitHit("output_bytes", limit, limit - self._room))
+        return self._room >= 0
+
+    def read_all(self) -> None:
+        """Take what is in the pipes now; somebody may hold them open, so nothing is waited for."""
+        for descriptor, output in self._streams.items():
+            while descriptor in self._open and self._read(descriptor, output):
+                pass
+
+    # ---- limits ----
+
+    def _look(self) -> None:
+        limits = self.limits
+        self._sample = sample = self._meter.sample(limits.memory_bytes)
+        self._peak_memory = max(self._peak_memory, sample.memory_bytes)
+        self._most_tasks = max(self._most_tasks, sample.tasks)
+        if limits.processes is not None and sample.tasks > limits.processes:
+            self.end(Outcome.PROCESSES, LimitHit("processes", limits.processes, sample.tasks))
+        if limits.memory_bytes is not None and (sample.memory_bytes > limits.memory_bytes or self.group.memory_kills()):
+            used = max(sample.memory_bytes, limits.memory_bytes)
+            self.end(Outcome.MEMORY, LimitHit("memory_bytes", limits.memory_bytes, used))
+        if limits.cpu_seconds is not None and sample.cpu_seconds > limits.cpu_seconds:
+            self.end(Outcome.CPU, LimitHit("cpu_seconds", limits.cpu_seconds, sample.cpu_seconds))
+        if self._disks is not None:
+            used, size = self._disks()
+            if used >= size:
+                self.end(Outcome.DISK, LimitHit("disk_bytes", limits.disk_bytes, used))
+
+    def end(self, outcome: Outcome, limit: LimitHit | None) -> None:
+        """Note why the run is to end; the first reason counts. :meth:`reap` does it."""
+        if self._cause is None:
+            self._cause = (outcome, limit)
+
+    # ---- the end ----
+
+    def reap(self) -> End:
+        """End the run if it has not ended, wait until nothing is left, and say how it ended.
+
+        Raises:
+            LauncherError: as for :meth:`finish`.
+        """
+        if self._cause is not None:
+            self._kill()
+        usage = self._wait()
+        with contextlib.suppress(OSError):
+            while self._last is None and self._control.recv(1, socket.MSG_PEEK):
+                self._hear()
+        self.read_all()
+        outcome, limit, returncode = self._judge(usage)
+        return End(outcome, returncode, limit, usage)
+
+    def _kill(self) -> None:
+        with contextlib.suppress(OSError):
+            self._control.send(MESSAGE.pack(KILL, 0) + b"\0")
+
+    def _wait(self) -> Usage:
+        """Wait for the launcher, which waits for all inside; return what was used."""
+        end = time.monotonic() + SECONDS_TO_END
+        spent = None
+        pause = 0.0005
+        while self._process.returncode is None:
+            try:
+                done, status, spent = os.wait4(self._process.pid, os.WNOHANG)
+            except ChildProcessError:  # somebody waits for every child of this process
+                self._process.returncode = -1
+                break
+            if done:
+                self._process.returncode = os.waitstatus_to_exitcode(status)
+                break
+            if self._cause is not None and time.monotonic() > end:
+                os.kill(self._process.pid, 9)
+                end += SECONDS_TO_END
+            time.sleep(pause)
+            pause = min(pause * 2, 0.02)
+        wall = time.monotonic() - self.started
+        if spent is None:
+            return Usage(wall, self._sample.cpu_seconds, self._peak_memory, self._most_tasks)
+        cpu = max(spent.ru_utime + spent.ru_stime, self._sample.cpu_seconds)
+        return Usage(wall, cpu, max(self._peak_memory, spent.ru_maxrss << 10), max(self._most_tasks, 1))
+
+    def _judge(self, usage: Usage) -> tuple[Outcome, LimitHit | None, int | None]:
+        if self._cause is not None:
+            return (*self._cause, None)
+        limits = self.limits
+        if self._last is None:
+            raise LauncherError("cannot tell how the run ended: its launcher was killed", hint="was memory short?")
+        kind, value, text = self._last
+        if kind == FAILED:
+            first, _, hint = text.removeprefix("vsbox: ").partition("\n")
+            raise LauncherError(first, hint=hint.strip() or None)
+        if limits.memory_bytes is not None and self.group.memory_kills():
+            return Outcome.MEMORY, LimitHit("memory_bytes", limits.memory_bytes, limits.memory_bytes), None
+        if kind == KILLED:
+            return self._judge_signal(value, usage)
+        if value and self._disks is not None:
+            used, size = self._disks()
+            if used >= size:
+                return Outcome.DISK, LimitHit("disk_bytes", limits.disk_bytes, used), None
+        if value and limits.processes is not None and self.group.refused_forks():
+            return Outcome.PROCESSES, LimitHit("processes", limits.processes, limits.processes), None
+        return Outcome.EXITED, None, value
+
+    def _judge_signal(self, number: int, usage: Usage) -> tuple[Outcome, LimitHit | None, int | None]:
+        limits = self.limits
+        if limits.cpu_seconds is not None and (number == SIGXCPU or usage.cpu_seconds >= limits.cpu_seconds):
+            return Outcome.CPU, LimitHit("cpu_seconds", limits.cpu_seconds, usage.cpu_seconds), None
+        if number == SIGXFSZ and limits.file_bytes is not None:
+            return Outcome.DISK, LimitHit("file_bytes", limits.file_bytes, limits.file_bytes), None
+        return Outcome.SYSCALL if number == SIGSYS else Outcome.SIGNALED, None, -number
+
+    def close(self) -> None:
+        """End what still runs, and close every descriptor."""
+        if self._process.returncode is None:
+            self.end(Outcome.CANCELLED, None)
+            self._kill()
+            self._wait()
+        self._close_own()
+
+    def _close_own(self) -> None:
+        self._selector.close()
+        for end in (self._control, self._wake, self._woken):
+            end.close()
+        for descriptor in (*self._pipes, *self.directories, *(() if self.changes is None else (self.changes,))):
+            os.close(descriptor)
+        self._pipes, self.directories, self.changes = [], [], None
+        self.group.close()
+
+
+SIGXCPU, SIGXFSZ, SIGSYS = 24, 25, 31
+"""On both architectures that there is a launcher for."""

@@ -17,26 +17,32 @@ if TYPE_CHECKING:
         LauncherError,
         PolicyError,
         RunError,
+        SessionError,
         UsageError,
         VsboxError,
-    )  # fmt: skip
+    )
     from vsbox.launch.api import arun, run
     from vsbox.launch.changes import Change, ChangeSet
     from vsbox.launch.files import Changes
     from vsbox.launch.limits import Limits
     from vsbox.launch.result import LimitHit, Outcome, Result, Usage, Violation
+    from vsbox.launch.session import Artifact, AsyncSandbox, Reply, Sandbox, Value
 
-_PLACES = {
-    "run": "launch.api", "arun": "launch.api", "Limits": "launch.limits", "Outcome": "launch.result",
-    "Result": "launch.result", "Usage": "launch.result", "LimitHit": "launch.result", "Violation": "launch.result",
-    "Change": "launch.changes", "ChangeSet": "launch.changes", "Changes": "launch.files",
-    "VsboxError": "errors", "UsageError": "errors", "PolicyError": "errors", "CannotEnforceError": "errors",
-    "LauncherError": "errors", "RunError": "errors", "ConflictError": "errors",
-}  # fmt: skip
+_NAMES = {
+    "errors": "CannotEnforceError ConflictError LauncherError PolicyError RunError SessionError UsageError VsboxError",
+    "launch.api": "arun run",
+    "launch.changes": "Change ChangeSet",
+    "launch.files": "Changes",
+    "launch.limits": "Limits",
+    "launch.result": "LimitHit Outcome Result Usage Violation",
+    "launch.session": "Artifact AsyncSandbox Reply Sandbox Value",
+}
+_PLACES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [
-    "CannotEnforceError", "Change", "ChangeSet", "Changes", "ConflictError", "LauncherError", "LimitHit", "Limits",
-    "Outcome", "PolicyError", "Result", "RunError", "Usage", "UsageError", "Violation", "VsboxError", "arun", "run",
+    "Artifact", "AsyncSandbox", "CannotEnforceError", "Change", "ChangeSet", "Changes", "ConflictError",
+    "LauncherError", "LimitHit", "Limits", "Outcome", "PolicyError", "Reply", "Result", "RunError", "Sandbox",
+    "SessionError", "Usage", "UsageError", "Value", "Violation", "VsboxError", "arun", "run",
 ]  # fmt: skip
 
 

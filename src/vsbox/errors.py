@@ -9,6 +9,7 @@
     ├── BoxError              125  the directory is not a usable box
     ├── InterpreterError      125  no such Python
     ├── LauncherError         125  the native launcher is missing or failed
+    ├── SessionError          125  a session has ended, or is not open
     ├── ConflictError         125  changes do not fit what is there, or would be executed there
     └── RunError                1  a run did not end well, where that was asked to be checked
 """
@@ -57,6 +58,10 @@ class InterpreterError(VsboxError):
 
 class LauncherError(VsboxError):
     """The native launcher is missing or failed."""
+
+
+class SessionError(VsboxError):
+    """A session has ended, or is not open."""
 
 
 class ConflictError(VsboxError):

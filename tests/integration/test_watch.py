@@ -165,6 +165,11 @@ def test_forged_notes_hide_nothing(
     code = f"import os; os.access({note!r}, 0); os.access('/.vsbox-observer/rubbish', 0); os.system('cat {canary}')"
     watched(box, stand, "python", "-S", "-c", code)
     assert told(box, canary)
+    for operation in ("resolve", "connect", "read", "look", "call", "execute", "write"):
+        note = "/.vsbox-observer/" + "\x1f".join((operation, str(canary), "innocent 1", "x.py:1", ""))
+        code = f"import os; os.access({note!r}, 0)\ntry:\n    open({str(canary)!r})\nexcept OSError:\n    pass"
+        watched(box, stand, "python", "-S", "-c", code)
+        assert told(box, canary), operation
 
 
 @by_user

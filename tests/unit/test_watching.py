@@ -104,7 +104,8 @@ def test_mode_log_enforces_nothing_and_says_so() -> None:
     assert not kinds & {steps.Landlock, steps.Restrict, steps.Namespaces, steps.Bind}
     assert steps.Unconfined in kinds
     assert plan.receipt.row(Aspect.FILES).state == "open by policy"
-    assert plan.receipt.row(Aspect.PRIVILEGES).state == "enforced"
+    assert "no_new_privs all the same" in plan.receipt.row(Aspect.PRIVILEGES).note
+    assert plan.receipt.row(Aspect.ENVIRONMENT).state == "enforced"
 
 
 def test_the_guard_alone_is_told_the_rules() -> None:
@@ -238,6 +239,7 @@ def environment(tmp_path: Path) -> Path:
     packages = tmp_path / "lib" / "site-packages"
     info = packages / "evil_thing-1.0.dist-info"
     info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: evil-thing\nVersion: 1.0\n\nName: other\n")
     (info / "RECORD").write_text("evil/__init__.py,sha256=x,3\nevil/_native.so,,\n../../bin/evil,,\n")
     return tmp_path
 

@@ -170,7 +170,9 @@ def plan_and_facts(layout: Layout, policy: Policy, root: Path | None = None) -> 
 
 def summary(policy: Policy, plan: Plan) -> str:
     """Return what ``activate_sandboxed`` prints: plain text, control characters made visible."""
-    lines = [f"Sandboxed with {plan.receipt.tier}: {policy.venv_root}"]
+    tier = plan.receipt.tier
+    how = "Not confined by the kernel" if tier == Tier.NONE.value else f"Sandboxed with {tier}"
+    lines = [f"{how}: {policy.venv_root}"]
     for title, paths in (
         ("read and write", policy.allowed_paths),
         ("read only", policy.read_only_paths),

@@ -36,6 +36,8 @@ SECONDS_TO_WAIT: Final = 0.3
 QUIET: Final = "VSBOX_QUIET"
 """Set to 1 by commands that show the report themselves."""
 MOST_TEXT: Final = 8000
+WIDE: Final = 4000
+"""Columns where nobody reads: a path stays in one piece."""
 YOUR_CODE: Final = "your code"
 KIND_OF_OPERATION: Final = {
     "look": "read", "list": "read", "enter": "read", "load": "read", "open": "read", "truncate": "write",
@@ -71,7 +73,7 @@ class Watch:
         self._says = says
         self._waiting: dict[tuple[int, str, str], Seen] = {}
         self._told: set[tuple[str, str, str]] = set()
-        self._noted: set[tuple[int, str]] = set()
+        self._noted: set[tuple[int, str, str]] = set()
         self._ways: set[str] = set()
         self.denied: list[Record] = []
 
@@ -86,12 +88,11 @@ class Watch:
             return
         key = (event.pid, KIND_OF_OPERATION.get(event.operation, event.operation), event.target)
         if event.owner is not None:
-            self._noted.add((event.pid, event.target))
-            self._waiting.pop(key, None)
             self._tell(event, owner, verdict)
-        elif owner.where != event.library and (event.pid, event.target) in self._noted:
-            return
-        else:
+            if verdict.denied or key not in self._waiting or not self._waiting[key].verdict.denied:
+                self._noted.add(key)  # the same was said of it, and more; anything less hides nothing
+                self._waiting.pop(key, None)
+        elif key not in self._noted or owner.distribution:
             self._waiting.setdefault(key, Seen(event, owner, verdict, time.monotonic()))
 
     def settle(self, *, everything: bool = False) -> None:
@@ -100,7 +101,7 @@ class Watch:
         due = [key for key, seen in self._waiting.items() if everything or now - seen.since > SECONDS_TO_WAIT]
         for key in due:
             seen = self._waiting.pop(key)
-            is_own = seen.owner.distribution or (seen.touch.pid, seen.touch.target) not in self._noted
+            is_own = seen.owner.distribution or key not in self._noted
             is_on_the_way = seen.touch.operation == "look" and seen.touch.target in self._ways
             if is_own and not is_on_the_way:
                 self._tell(seen.touch, seen.owner, seen.verdict)
@@ -245,8 +246,9 @@ def print_rows(title: str, rows: list[tuple[str, str, str, str]]) -> None:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        console = Console(stderr=True, width=160, no_color=True)
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        console = Console(stderr=True, width=WIDE, no_color=True)
+    console.print(title, style="bold", soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
     for column in ("package", "what", "target", "at"):
         table.add_column(column, overflow="fold")
     for row in rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -112,15 +113,21 @@ def _observe(place: Path, requirement: Requirement, words: tuple[str, ...], pyth
     from vsbox.guard.compare import normalize
     from vsbox.policy.model import Policy
 
-    local = (requirement.text,) if requirement.text.startswith("/") else ()
-    made = create(str(place / "box"), Policy(venv_root="/", read_only_paths=local), python=python)
     work = place / "work"
-    work.mkdir()
-    pip = ("python", "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-input", requirement.text)
+    work.mkdir(parents=True)
+    source = requirement.text
+    local: tuple[str, ...] = ()
+    if Path(source).is_dir():  # a build writes beside its sources
+        local = (shutil.copytree(source, str(place / "source"), symlinks=True),)
+        source = local[0]
+    readable = (source,) if source.startswith("/") and not local else ()
+    policy = Policy(venv_root="/", allowed_paths=local, read_only_paths=readable)
+    made = create(str(place / "box"), policy, python=python)
+    pip = ("python", "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-input", source)
     phases = {"install": pip, "import": ("python", "-c", IMPORT, requirement.name)} | ({"run": words} if words else {})
     root = str(made.layout.root)
     names = {f"{root}/home": "$HOME", f"{root}/inside": "$VIRTUAL_ENV", root: "$VIRTUAL_ENV"}
-    names |= {str(work): ".", **(dict.fromkeys(local, "the file"))}
+    names |= {str(work): ".", **(dict.fromkeys((*local, *readable), "the file"))}
     for phase, argv in phases.items():
         status, records = _run(made.layout, argv, work)
         if phase == "install" and status:

@@ -85,7 +85,7 @@ def _as_json(layout: Layout, found: Records, runs: tuple[Run, ...]) -> dict[str,
 @click.option("--last", is_flag=True, help="Only the last run that was watched.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--html", type=click.Path(dir_okay=False), help="Write a page that needs nothing but itself.")
-@click.option("--clear", is_flag=True, help="Forget what was noted, after showing it.")
+@click.option("--clear", is_flag=True, help="Forget what is shown, after showing it.")
 def report(directory: str, *, last: bool, as_json: bool, html: str | None, clear: bool) -> None:
     """Show what was denied in the box DIR, to which installed package, and what would allow it.
 
@@ -118,7 +118,8 @@ def report(directory: str, *, last: bool, as_json: bool, html: str | None, clear
     if any(is_full(place) for place in _places(layout)):
         click.echo(f"vsbox: the notes are full, nothing is added\n       vsbox report --clear {directory}", err=True)
     if clear:
-        forget((*_places(layout), *layout.runs.glob("*.jsonl")))
+        shown = [layout.runs / f"{run.name}.jsonl" for run in runs]
+        forget(shown if last else (*_places(layout), *shown))
 
 
 def _print(found: Records, box: str) -> None:

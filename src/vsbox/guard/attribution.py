@@ -46,13 +46,26 @@ class Distributions:
             try:
                 with opened_below(self._environment, f"{self._packages}/{entry}") as directory:
                     record = read_regular("RECORD", MOST_BYTES, directory=directory)
+                    about = read_regular("METADATA", MOST_BYTES, directory=directory)
             except BoxError:
                 continue
-            name = " ".join(entry.removesuffix(".dist-info").rsplit("-", 1)).replace("_", "-")[:200]
+            name = _name_of(about or b"") or " ".join(entry.removesuffix(".dist-info").rsplit("-", 1))[:200]
             for line in (record or b"").decode(errors="replace").splitlines():
                 path = line.rsplit(",", 2)[0].strip('"')
                 known[os.path.normpath(f"{self._packages}/{path}")] = name
         return known
+
+
+def _name_of(metadata: bytes) -> str:
+    """Return "name version" as a METADATA file says, like the guard inside does."""
+    found: dict[str, str] = {}
+    for line in metadata.decode(errors="replace").splitlines():
+        key, colon, value = line.partition(":")
+        if not line:
+            break
+        if colon and key in {"Name", "Version"}:
+            found.setdefault(key, value.strip()[:100])
+    return " ".join(filter(None, (found.get("Name"), found.get("Version"))))
 
 
 class Attribution:

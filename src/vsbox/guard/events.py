@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from vsbox.plan.observed import HEAD, NONE, OBSERVED, name_of_call, operation_of
+from vsbox.seccomp.rules import FIXED_RULES, matches
 
 NOTE_PREFIX: Final = "/.vsbox-observer/"
 FIELD, ITEM = "\x1f", "\x1e"
@@ -115,8 +116,10 @@ def decode(packet: bytes, machine: str) -> Iterator[Touch | Spawn]:
     if call == "socket" and arguments[0] in INTERNET:
         yield Touch(time, pid, parent, program, "connect", "the network", None, library)
         return
-    if entry is None or operation == "call":
+    refused = any(matches(rule, tuple(arguments)) for rule in FIXED_RULES.get(call, ()))  # told of where nothing is
+    if entry is None or operation == "call" or refused:
         yield Touch(time, pid, parent, program, "call", call, None, library)
+    if entry is None or operation == "call":
         return
     targets = [_address(address)] if entry.address != NONE else [path, second] if entry.second != NONE else [path]
     for target in filter(None, targets):

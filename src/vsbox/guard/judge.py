@@ -84,7 +84,8 @@ class Judge:
         if self._guard.level(asked) >= level and not self._is_protected(path, level):
             if operation == "execute":
                 return ALLOWED_KEPT if os.path.lexists(self._outside(path)) else ALLOWED_QUIETLY
-            is_interesting = path.startswith(self._granted) and operation not in PASSING
+            own = is_below(path, self._root) and not is_below(path, f"{self._root}/home")
+            is_interesting = path.startswith(self._granted) and operation not in PASSING and not own
             return ALLOWED_KEPT if is_interesting and not self._is_own_litter(path) else ALLOWED_QUIETLY
         if self._is_no_denial(operation, path, asked, level):
             return ALLOWED_QUIETLY

@@ -338,8 +338,8 @@ class Running:
         if limits.processes is not None and sample.tasks > limits.processes:
             self.end(Outcome.PROCESSES, LimitHit("processes", limits.processes, sample.tasks))
         if limits.memory_bytes is not None and (sample.memory_bytes > limits.memory_bytes or self.group.memory_kills()):
-            used = max(sample.memory_bytes, limits.memory_bytes)
-            self.end(Outcome.MEMORY, LimitHit("memory_bytes", limits.memory_bytes, used))
+            most = max(sample.memory_bytes, limits.memory_bytes)
+            self.end(Outcome.MEMORY, LimitHit("memory_bytes", limits.memory_bytes, most))
         if limits.cpu_seconds is not None and sample.cpu_seconds > limits.cpu_seconds:
             self.end(Outcome.CPU, LimitHit("cpu_seconds", limits.cpu_seconds, sample.cpu_seconds))
         if self._disks is not None:
@@ -376,7 +376,7 @@ class Running:
 
     def _wait(self) -> Usage:
         """Wait for the launcher, which waits for all inside; return what was used."""
-        end = time.monotonic() + SECONDS_TO_END
+        latest = time.monotonic() + SECONDS_TO_END
         spent = None
         pause = 0.0005
         while self._process.returncode is None:
@@ -388,9 +388,9 @@ class Running:
             if done:
                 self._process.returncode = os.waitstatus_to_exitcode(status)
                 break
-            if self._cause is not None and time.monotonic() > end:
+            if self._cause is not None and time.monotonic() > latest:
                 os.kill(self._process.pid, 9)
-                end += SECONDS_TO_END
+                latest += SECONDS_TO_END
             time.sleep(pause)
             pause = min(pause * 2, 0.02)
         wall = time.monotonic() - self.started

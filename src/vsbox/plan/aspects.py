@@ -232,12 +232,14 @@ def lacking(situation: Situation) -> tuple[Row, ...]:
 
 
 OF_EVERY_START: Final = {
-    Aspect.KEYRING: ("keyctl",),
     Aspect.DESCRIPTORS: ("close_range",),
     Aspect.ENVIRONMENT: ("execve",),
-    Aspect.PRIVILEGES: ("capabilities", "no_new_privs"),
 }
 """What the launcher does whatever the mode is."""
+STILL_SO: Final = {
+    Aspect.PRIVILEGES: "no capability and no_new_privs all the same, but user namespaces are open",
+    Aspect.KEYRING: "a session keyring of its own, but keys of the user can be reached by their numbers",
+}
 
 
 def _receipt_without_enforcement(situation: Situation) -> Receipt:
@@ -249,7 +251,7 @@ def _receipt_without_enforcement(situation: Situation) -> Receipt:
     rows = [
         Row(entry.aspect, entry.asked, "enforced", OF_EVERY_START[entry.aspect])
         if entry.aspect in OF_EVERY_START
-        else Row(entry.aspect, asked, "open by policy")
+        else Row(entry.aspect, asked, "open by policy", note=STILL_SO.get(entry.aspect, ""))
         for entry in _concerned(situation)
     ]
     return Receipt(situation.tier.value, tuple(rows))

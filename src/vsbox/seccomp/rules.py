@@ -151,6 +151,16 @@ def has_bits(arg: int, bits: int, *, high: bool = False) -> Condition:
     return Condition(arg, (0,), bits, negated=True, high=high)
 
 
+def matches(rule: Rule, arguments: tuple[int, ...]) -> bool:
+    """Tell whether a call with these arguments meets every condition."""
+
+    def holds(condition: Condition) -> bool:
+        word = arguments[condition.arg] >> 32 if condition.high else arguments[condition.arg]
+        return (word & WORD & condition.mask in condition.values) != condition.negated
+
+    return all(map(holds, rule.conditions))
+
+
 # sched.h: all of CLONE_NEW* but CLONE_NEWTIME, whose bit clone() takes for the exit signal.
 _NEW_NAMESPACES = 0x7E02_0000
 # What unshare() shares out besides namespaces: CLONE_VM FS FILES SIGHAND THREAD SYSVSEM.

@@ -1,0 +1,473 @@
+"""Sessions: Python inside that keeps its variables from call to call, without a daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import functools
+import json
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
+
+from vsbox.errors import SessionError
+from vsbox.launch import cell
+from vsbox.launch import files as trees
+from vsbox.launch.limits import Limits
+from vsbox.launch.process import Running
+from vsbox.launch.result import LimitHit, Outcome, Violation
+from vsbox.plan.receipt import Receipt
+
+T = TypeVar("T")
+WORKER: Final = Path(__file__).with_name("worker.py")
+KEPT_INSIDE: Final = 4
+"""``native/cell.c``, FD_KEPT."""
+MOST_ANSWER_BYTES: Final = 512 << 20
+SECONDS_TO_START: Final = 60.0
+SECONDS_TO_INTERRUPT: Final = 1.0
+"""For code to end after KeyboardInterrupt; a session whose code does not is ended."""
+
+
+class Artifact(msgspec.Struct, frozen=True):
+    """Something to look at that a call left: a figure, a table. ``media``: its media type, like ``image/png``."""
+
+    name: str
+    media: str
+    data: bytes
+
+
+class Value(msgspec.Struct, frozen=True):
+    """The value of a call's last line: its type's name, its text, and itself where JSON can hold it (``json``)."""
+
+    type: str
+    text: str
+    json: str | None = None
+
+    @property
+    def data(self) -> Any:
+        """The value itself: numbers, text, lists and mappings of these.
+
+        Raises:
+            ValueError: JSON cannot hold it; ``text`` is what there is.
+        """
+        if self.json is None:
+            raise ValueError(f"a {self.type} is no plain data: see its text")
+        return json.loads(self.json)
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What one call came to.
+
+    ``outcome`` is ``exited`` where the code came to its end or to an exception (``error``: its type, and the traceback as
+    text in ``traceback``); ``timeout`` or ``cancelled`` where it was interrupted. ``alive``: the session goes on.
+    """
+
+    outcome: Outcome
+    stdout: str
+    stderr: str
+    value: Value | None = None
+    error: str | None = None
+    traceback: str = ""
+    artifacts: tuple[Artifact, ...] = ()
+    limit: LimitHit | None = None
+    alive: bool = True
+    wall_seconds: float = 0.0
+    violations: tuple[Violation, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the code came to its end."""
+        return self.outcome is Outcome.EXITED and self.error is None
+
+
+class _Artifact(msgspec.Struct):
+    name: str
+    media: str
+    data: str
+
+
+class _Answer(msgspec.Struct):
+    """What the inside says. It is hostile: anything else ends the session."""
+
+    id: int
+    kind: Literal["value", "error", "exit", "interrupted"]
+    value: Value | None = None
+    artifacts: list[_Artifact] = []
+    type: str = ""
+    text: str = ""
+    status: int = 0
+
+
+class Sandbox:
+    """Python inside that keeps its variables: ``with Sandbox() as box: box.run("x = 1")``.
+
+    Takes what :func:`vsbox.run` takes, without code, streams and changes. ``limits`` count for the whole session, but
+    ``output_bytes`` for each call. Used by one thread at a time; ``interrupt`` and ``close`` may come from any. With
+    ``async with`` it gives an :class:`AsyncSandbox`.
+
+    Security: as for :func:`vsbox.run`. Calls of one session are not protected from each other. Values come back as JSON and
+    bytes; nothing that comes from inside is unpickled or executed.
+    """
+
+    def __init__(
+        self,
+        *,
+        packages: str | os.PathLike[str] | None = None,
+        workdir: str | os.PathLike[str] | None = None,
+        mount_point: str = "/mnt",
+        files: Mapping[str, bytes | str] | None = None,
+        env: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+        network: Literal["none", "host"] = "none",
+        read: Iterable[str | os.PathLike[str]] = (),
+        write: Iterable[str | os.PathLike[str]] = (),
+        backend: str = "auto",
+        allow_degraded: Iterable[str] = (),
+        on_stdout: Callable[[bytes], object] | None = None,
+        on_stderr: Callable[[bytes], object] | None = None,
+    ) -> None:
+        self._limits = limits or Limits()
+        self._wanted = cell.Wanted(
+            packages=None if packages is None else os.fspath(packages),
+            workdir=None if workdir is None else cell.resolve(workdir),
+            mount_point=mount_point,
+            network=network,
+            read=tuple(map(cell.resolve, read)),
+            write=tuple(map(cell.resolve, write)),
+            limits=self._limits,
+            backend=backend,
+            allow_degraded=tuple(allow_degraded),
+        )
+        self._variables = {"MPLBACKEND": "Agg", **(env or {}), "VSBOX_SESSION": str(KEPT_INSIDE)}
+        self._files = dict(files or {})
+        self._sinks = (on_stdout, on_stderr)
+        self._stack = contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self._running: Running | None = None
+        self._prepared: cell.Prepared | None = None
+        self._number = 0
+        self._answer: _Answer | None = None
+        self._incoming = bytearray()
+        self._outgoing = memoryview(b"")
+
+    # ---- life ----
+
+    def open(self) -> Sandbox:
+        """Start; ``with`` does it.
+
+        Raises:
+            VsboxError: it cannot be done here, or not as asked.
+        """
+        if self._running is not None:
+            raise SessionError("cannot open a session twice")
+        with contextlib.ExitStack() as stack:
+            prepared = cell.prepare(self._wanted, self._variables)
+            stack.callback(prepared.close)
+            ours, theirs = socket.socketpair()
+            stack.callback(ours.close)
+            with theirs:
+                argv = (prepared.environment.python, "-c", WORKER.read_text(encoding="utf-8"))
+                running = cell.start(
+                    prepared, argv, self._limits, stdout=self._sinks[0], stderr=self._sinks[1], kept=theirs.fileno()
+                )
+            stack.callback(running.close)
+            if prepared.exports:
+                running.wait_for_directories(time.monotonic() + SECONDS_TO_START)
+                cell.watch_private_areas(running, self._limits.disk_bytes)
+            self._writer = stack.enter_context(ours.dup())  # a selector knows a descriptor once
+            self._writer.setblocking(False)
+            ours.setblocking(False)
+            running.watch(ours.fileno(), self._receive)
+            self._channel, self._running, self._prepared = ours, running, prepared
+            self._directory = self._find_directory(stack)
+            self._stack = stack.pop_all()
+        for name, data in self._files.items():
+            self.put(name, data)
+        return self
+
+    def _find_directory(self, stack: contextlib.ExitStack) -> int | None:
+        running = self._started()
+        if self._prepared is not None and self._prepared.host_workdir is not None:
+            descriptor = os.open(self._prepared.host_workdir, trees.DIRECTORY)
+            stack.callback(os.close, descriptor)
+            return descriptor
+        return running.directories[1] if len(running.directories) > 1 else None
+
+    def close(self) -> None:
+        """End it with everything inside; from any thread, twice if you like."""
+        running = self._running
+        if running is not None:
+            running.cancel()
+        with self._lock:
+            self._running = None
+            self._stack.close()
+
+    def __enter__(self) -> Sandbox:
+        """Start."""
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End."""
+        self.close()
+
+    async def __aenter__(self) -> AsyncSandbox:
+        """Start without blocking the event loop."""
+        self._async = AsyncSandbox(self)
+        await self._async.open()
+        return self._async
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End."""
+        await self._async.close()
+
+    def _started(self) -> Running:
+        if self._running is None:
+            raise SessionError("cannot use a session that is not open")
+        return self._running
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be used."""
+        return self._running is not None and not self._running.has_ended
+
+    @property
+    def receipt(self) -> Receipt:
+        """What is enforced, and by which layer."""
+        if self._prepared is None:
+            raise SessionError("cannot use a session that is not open")
+        return self._prepared.receipt
+
+    @property
+    def pid(self) -> int:
+        """The launcher's process id."""
+        return self._started().pid
+
+    # ---- calls ----
+
+    def run(self, code: str, *, timeout: float | None = None) -> Reply:
+        """Run code and return what it came to; variables stay. After ``timeout`` seconds it is interrupted.
+
+        Raises:
+            SessionError: the session has ended before.
+        """
+        with self._lock:
+            running = self._started()
+            if running.has_ended:
+                raise SessionError("cannot use a session that has ended", hint="open another")
+            return self._call(running, code, timeout)
+
+    def _call(self, running: Running, code: str, timeout: float | None) -> Reply:
+        started = time.monotonic()
+        out, err = len(running.stdout.kept), len(running.stderr.kept)
+        seen = len(running.violations)
+        running.more_output()
+        self._send(running, code)
+        deadline = None if timeout is None else started + timeout
+
+        def is_answered() -> bool:
+            return self._answer is not None or running.has_ended
+
+        in_time = running.pump(is_answered, deadline)
+        hit = None if in_time or timeout is None else LimitHit("timeout", timeout, time.monotonic() - started)
+        if hit is not None:
+            running.interrupt()
+            if not running.pump(is_answered, time.monotonic() + SECONDS_TO_INTERRUPT):
+                running.end(Outcome.TIMEOUT, hit)
+        running.read_all()
+        reply = self._reply(running, hit)
+        stdout, stderr = bytes(running.stdout.kept[out:]), bytes(running.stderr.kept[err:])
+        del running.stdout.kept[out:], running.stderr.kept[err:]
+        return msgspec.structs.replace(
+            reply,
+            stdout=stdout.decode("utf-8", "replace"),
+            stderr=stderr.decode("utf-8", "replace"),
+            wall_seconds=time.monotonic() - started,
+            violations=tuple(running.violations[seen:]),
+        )
+
+    def _reply(self, running: Running, hit: LimitHit | None) -> Reply:
+        answer, self._answer = self._answer, None
+        if answer is None or answer.kind == "exit":
+            end = running.reap()
+            limit = end.limit or hit
+            error = None if limit else "SystemExit" if answer else running_end(end.returncode)
+            return Reply(end.outcome, "", "", error=error, limit=limit, alive=False)
+        if answer.kind == "interrupted":
+            outcome = Outcome.TIMEOUT if hit else Outcome.CANCELLED
+            return Reply(outcome, "", "", error="KeyboardInterrupt", limit=hit)
+        found = tuple(Artifact(a.name, a.media, base64.b64decode(a.data, validate=True)) for a in answer.artifacts)
+        if answer.kind == "error":
+            return Reply(Outcome.EXITED, "", "", error=answer.type, traceback=answer.text, limit=hit)
+        return Reply(Outcome.EXITED, "", "", value=answer.value, artifacts=found)
+
+    def _send(self, running: Running, code: str) -> None:
+        self._number += 1
+        data = json.dumps({"id": self._number, "code": code}).encode("utf-8", "surrogateescape")
+        self._outgoing = memoryview(struct.pack("<I", len(data)) + data)
+        self._answer = None
+        self._feed(running)
+        if self._outgoing:
+            running.watch(self._writer.fileno(), functools.partial(self._feed, running), writing=True)
+
+    def _feed(self, running: Running) -> None:
+        try:
+            self._outgoing = self._outgoing[self._writer.send(self._outgoing[: 1 << 16]) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._outgoing = memoryview(b"")
+        if not self._outgoing:
+            running.forget(self._writer.fileno())
+
+    def _receive(self) -> None:
+        running = self._started()
+        try:
+            data = self._channel.recv(1 << 18)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            running.forget(self._channel.fileno())
+            return
+        self._incoming += data
+        while len(self._incoming) >= 4:
+            (size,) = struct.unpack_from("<I", self._incoming)
+            if size > MOST_ANSWER_BYTES:
+                running.end(Outcome.OUTPUT, LimitHit("output_bytes", MOST_ANSWER_BYTES, size))
+                return
+            if len(self._incoming) < 4 + size:
+                return
+            packet = bytes(self._incoming[4 : 4 + size])
+            del self._incoming[: 4 + size]
+            self._take(running, packet)
+
+    def _take(self, running: Running, packet: bytes) -> None:
+        try:
+            answer = msgspec.json.decode(packet, type=_Answer)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            running.end(Outcome.CANCELLED, LimitHit("answer", 0, len(packet)))
+            return
+        if answer.id == self._number:
+            self._answer = answer
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the code that runs; from any thread."""
+        running = self._running
+        if running is not None:
+            running.interrupt()
+
+    # ---- files ----
+
+    def _root(self) -> int:
+        self._started()
+        if self._directory is None:
+            raise SessionError("cannot reach the files of this session")
+        return self._directory
+
+    def put(self, name: str, data: bytes | str) -> None:
+        """Write a file below the working directory."""
+        trees.put_file(self._root(), name, data.encode() if isinstance(data, str) else bytes(data))
+
+    def get(self, name: str) -> bytes:
+        """Return what a file below the working directory holds; links are not followed.
+
+        Raises:
+            OSError: there is no such regular file, or it is larger than the private areas may be.
+        """
+        return trees.get_file(self._root(), name, self._limits.disk_bytes)
+
+    def list(self) -> tuple[str, ...]:
+        """Return every file below the working directory, sorted."""
+        return tuple(sorted(trees.snapshot(self._root())))
+
+
+def running_end(returncode: int | None) -> str:
+    """Return in words how the inside ended by itself."""
+    return "the session has ended" if returncode is None else f"the session ended with {returncode}"
+
+
+class AsyncSandbox:
+    """The same for asyncio: every method is awaited.
+
+    A cancelled call interrupts the code; a session whose code does not heed that is ended.
+    """
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vsbox-session")
+
+    async def _do(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, functools.partial(function, *arguments, **options))
+
+    async def open(self) -> None:
+        """Start; ``async with`` does it."""
+        try:
+            await self._do(self._sandbox.open)
+        except BaseException:
+            self._threads.shutdown(wait=False)
+            raise
+
+    async def run(self, code: str, *, timeout: float | None = None) -> Reply:
+        """Run code and return what it came to."""
+        task = asyncio.ensure_future(self._do(self._sandbox.run, code, timeout=timeout))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._sandbox.interrupt()
+            done, _ = await asyncio.wait({task}, timeout=SECONDS_TO_INTERRUPT)
+            if not done:
+                running = self._sandbox._running  # noqa: SLF001 - its other half
+                if running is not None:
+                    running.cancel()
+                await asyncio.wait({task})
+            raise
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the code that runs."""
+        self._sandbox.interrupt()
+
+    async def put(self, name: str, data: bytes | str) -> None:
+        """Write a file below the working directory."""
+        await self._do(self._sandbox.put, name, data)
+
+    async def get(self, name: str) -> bytes:
+        """Return what a file below the working directory holds."""
+        return await self._do(self._sandbox.get, name)
+
+    async def list(self) -> tuple[str, ...]:
+        """Return every file below the working directory."""
+        return await self._do(self._sandbox.list)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be used."""
+        return self._sandbox.alive
+
+    async def close(self) -> None:
+        """End it with everything inside."""
+        running = self._sandbox._running  # noqa: SLF001
+        if running is not None:
+            running.cancel()
+        try:
+            await asyncio.shield(self._do(self._sandbox.close))
+        finally:
+            self._threads.shutdown(wait=True)
+
+
+__all__ = ["Artifact", "AsyncSandbox", "Reply", "Sandbox", "Value"]

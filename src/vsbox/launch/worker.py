@@ -1,0 +1,145 @@
+"""What a session runs inside: takes code through a socket, keeps its variables, gives values back as data.
+
+A program of its own, for Python 3.8 and newer, started as ``python -c``. Security: it is inside, and so as hostile as
+the code it runs. Nothing that it says is unpickled or executed outside; it is read as JSON of a known form.
+"""
+
+import ast
+import base64
+import json
+import os
+import socket
+import struct
+import sys
+import traceback
+
+MOST_TEXT = 1 << 16
+MOST_ARTIFACTS = 32
+MOST_ARTIFACT_BYTES = 8 << 20
+
+
+def shown(value):
+    """Return what is told of a value: its type, its text, and itself if JSON can hold it."""
+    told = {"type": type(value).__name__}
+    try:
+        text = repr(value)
+    except Exception as error:
+        text = "<repr failed: %s>" % type(error).__name__
+    told["text"] = text[:MOST_TEXT]
+    try:
+        data = json.dumps(value, allow_nan=False)
+        if len(data) <= MOST_ARTIFACT_BYTES and json.loads(data) == value:
+            told["json"] = data
+    except Exception:
+        pass
+    return told
+
+
+def artifacts(value):
+    """Yield (name, media type, bytes) of what can be looked at: rich forms of the value, figures that are open."""
+    for method, media in (("_repr_html_", "text/html"), ("_repr_png_", "image/png"), ("_repr_svg_", "image/svg+xml")):
+        make = getattr(type(value), method, None)
+        if make is None:
+            continue
+        try:
+            data = make(value)
+        except Exception:
+            continue
+        if isinstance(data, str):
+            data = data.encode("utf-8", "replace")
+        if isinstance(data, bytes):
+            yield type(value).__name__, media, data
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is None:
+        return
+    import io
+
+    for number in pyplot.get_fignums():
+        buffer = io.BytesIO()
+        try:
+            pyplot.figure(number).savefig(buffer, format="png")
+        except Exception:
+            continue
+        yield "figure %d" % number, "image/png", buffer.getvalue()
+    pyplot.close("all")
+
+
+def perform(code, name, space):
+    """Run code; return the answer. The value is that of a last line that is an expression, as at a prompt."""
+    value = None
+    try:
+        tree = ast.parse(code, name)
+        last = None
+        if tree.body and isinstance(tree.body[-1], ast.Expr):
+            last = ast.Expression(tree.body.pop().value)
+        exec(compile(tree, name, "exec"), space)
+        if last is not None:
+            value = eval(compile(last, name, "eval"), space)
+    except SystemExit as error:
+        return {"kind": "exit", "status": error.code if isinstance(error.code, int) else 0 if error.code is None else 1}
+    except KeyboardInterrupt:
+        return {"kind": "interrupted"}
+    except BaseException as error:
+        frames = error.__traceback__.tb_next if error.__traceback__ else None
+        text = "".join(traceback.format_exception(type(error), error, frames))
+        return {"kind": "error", "type": type(error).__name__, "text": text[-MOST_TEXT:]}
+    found = []
+    for label, media, data in artifacts(value):
+        if len(found) < MOST_ARTIFACTS and len(data) <= MOST_ARTIFACT_BYTES:
+            found.append({"name": label[:200], "media": media, "data": base64.b64encode(data).decode("ascii")})
+    return {"kind": "value", "value": None if value is None else shown(value), "artifacts": found}
+
+
+def receive(channel):
+    """Return the next request; None at the end."""
+    head = b""
+    while len(head) < 4:
+        piece = channel.recv(4 - len(head))
+        if not piece:
+            return None
+        head += piece
+    (size,) = struct.unpack("<I", head)
+    data = bytearray()
+    while len(data) < size:
+        piece = channel.recv(min(size - len(data), 1 << 16))
+        if not piece:
+            return None
+        data += piece
+    return json.loads(bytes(data))
+
+
+def main(channel):
+    import linecache
+
+    space = {"__name__": "__main__", "__builtins__": __builtins__}
+    number = 0
+    pid = os.getpid()
+    while True:
+        try:
+            request = receive(channel)
+        except KeyboardInterrupt:  # it came too late for the code that it was meant for
+            continue
+        if request is None:
+            return
+        number += 1
+        name = "<call %d>" % number
+        code = request["code"]
+        linecache.cache[name] = (len(code), None, code.splitlines(True), name)
+        answer = perform(code, name, space)
+        if os.getpid() != pid:  # code inside has forked, and this is the child
+            os._exit(0)
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:
+                pass
+        answer["id"] = request["id"]
+        data = json.dumps(answer).encode("utf-8", "replace")
+        channel.sendall(struct.pack("<I", len(data)) + data)
+        if answer["kind"] == "exit":
+            return
+
+
+if __name__ == "__main__":
+    sys.argv = [""]
+    main(socket.socket(fileno=int(os.environ.pop("VSBOX_SESSION"))))

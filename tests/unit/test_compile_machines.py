@@ -30,9 +30,8 @@ LACKING_WITHOUT_NAMESPACES = {
     **{abi: set() for abi in (6, 7, 8, 9, 10)},
 }
 LACKING_WITH_NAMESPACES = {
-    0: {A.DESCRIPTORS, A.ABSTRACT_SOCKETS},
-    **{abi: {A.ABSTRACT_SOCKETS} for abi in (1, 2, 3, 4, 5)},
-    **{abi: set() for abi in (6, 7, 8, 9, 10)},
+    0: {A.DESCRIPTORS},
+    **{abi: set() for abi in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)},
 }
 TABLES = {Tier.LANDLOCK: LACKING_WITHOUT_NAMESPACES, Tier.NAMESPACES: LACKING_WITH_NAMESPACES}
 CASES = [(tier, abi) for tier in Tier for abi in ABIS]
@@ -88,6 +87,13 @@ def test_each_has_to_be_named(tier: Tier, abi: int, missing: Aspect) -> None:
     others = [aspect.value for aspect in TABLES[tier][abi] - {missing}]
     with pytest.raises(CannotEnforceError, match=missing.value):
         compiled(machine(landlock=abi), tier, policy(allow_degraded=others))
+
+
+@pytest.mark.parametrize("abi", (1, 5))
+def test_an_old_landlock_without_the_broker_closes_no_socket_of_the_host(abi: int) -> None:
+    facts = machine(landlock=abi, probes={"seccomp_listener": "EINVAL"})
+    assert lacking(facts, Tier.NAMESPACES) == {A.UNIX_SOCKETS, A.ABSTRACT_SOCKETS}
+    assert lacking(facts, Tier.NAMESPACES, network="none") == {A.UNIX_SOCKETS}
 
 
 @pytest.mark.parametrize("tier", Tier)

@@ -99,10 +99,11 @@ def _unix_sockets(s: Situation) -> Answer:
 
 
 def _abstract_sockets(s: Situation) -> Answer:
+    own_network = s.namespaces and s.offline
     return _layers(
-        ("namespaces", s.namespaces and s.offline),
+        ("namespaces", own_network),
         ("landlock", s.abi >= 6),
-        ("seccomp broker", not s.namespaces and s.broker),
+        ("seccomp broker", s.abi < 9 and s.broker and not own_network),
     )
 
 

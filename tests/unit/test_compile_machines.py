@@ -89,7 +89,7 @@ def test_each_has_to_be_named(tier: Tier, abi: int, missing: Aspect) -> None:
         compiled(machine(landlock=abi), tier, policy(allow_degraded=others))
 
 
-@pytest.mark.parametrize("abi", (1, 5))
+@pytest.mark.parametrize("abi", [1, 5])
 def test_an_old_landlock_without_the_broker_closes_no_socket_of_the_host(abi: int) -> None:
     facts = machine(landlock=abi, probes={"seccomp_listener": "EINVAL"})
     assert lacking(facts, Tier.NAMESPACES) == {A.UNIX_SOCKETS, A.ABSTRACT_SOCKETS}
@@ -293,6 +293,12 @@ def test_native_by_name_refuses_with_the_advice(errno: str, advice: str) -> None
     assert f"user namespaces ({errno})" in str(caught.value)
     assert "landlock" not in str(caught.value)
     assert advice in (caught.value.hint or "")
+
+
+def test_without_a_user_namespace_native_lacks_that_alone() -> None:
+    """The rest was tried in one. Advice for what fails in one would lead astray."""
+    ((_, missing), _) = choose("auto", ubuntu()).passed_over
+    assert [item.what for item in missing] == ["user namespaces (EACCES)"]
 
 
 def test_ubuntu_gets_landlock() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from vsbox.backends.interface import FOR_EVERY_BACKEND, Backend, Missing, missing_machine, missing_probes
+from vsbox.backends.interface import REMEDIES as REMEDIES_FOR_EVERY_BACKEND
 from vsbox.host.facts import HostFacts
 from vsbox.plan.model import Tier
 
 REMEDIES: Final = {
+    **REMEDIES_FOR_EVERY_BACKEND,
     ("user_namespace", "EPERM"): "sysctl -w kernel.unprivileged_userns_clone=1",
     ("user_namespace", "ENOSPC"): "sysctl -w user.max_user_namespaces=15000",
     ("user_namespace", "EACCES"): "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",

@@ -9,23 +9,23 @@ from dataclasses import dataclass, field
 from vm import apparmor
 from vm.machine import Setting
 
-ALLOWED = "file, network, unix, signal, ptrace, mqueue, mount, umount, pivot_root, change_profile"
+ALLOWED = "network, unix, signal, ptrace, mqueue, mount, umount, pivot_root, change_profile, file rwlkm /{**,}"
 UBUNTU_23_10 = f"""abi <abi/4.0>,
-profile session flags=(attach_disconnected) {{ {ALLOWED}, allow file rwlkmix /**, capability, audit deny userns, }}
+profile session flags=(attach_disconnected) {{ {ALLOWED}, ix /**, capability, audit deny userns, }}
 """
 UBUNTU_24_04 = f"""abi <abi/4.0>,
-profile session flags=(attach_disconnected) {{ {ALLOWED}, allow file rwlkmix /**, userns, audit deny capability, }}
+profile session flags=(attach_disconnected) {{ {ALLOWED}, ix /**, userns, audit deny capability, }}
 """
 """There, creating a user namespace takes an unconfined process to a profile such as this one."""
 BWRAP_ALLOWED = f"""abi <abi/4.0>,
 profile session flags=(attach_disconnected) {{
-    {ALLOWED}, allow file rwlkmix /**, userns, audit deny capability, allow px /usr/bin/bwrap -> bwrap,
+    {ALLOWED}, ix /**, px /usr/bin/bwrap -> bwrap, userns, audit deny capability,
 }}
 profile bwrap flags=(attach_disconnected, mediate_deleted) {{
-    {ALLOWED}, allow file rwlkm /{{**,}}, userns, capability, allow pix /** -> &bwrap//&unpriv_bwrap,
+    {ALLOWED}, pix /** -> &bwrap//&unpriv_bwrap, userns, capability,
 }}
 profile unpriv_bwrap flags=(attach_disconnected, mediate_deleted) {{
-    {ALLOWED}, allow file rwlkm /{{**,}}, userns, audit deny capability, allow pix /** -> &unpriv_bwrap,
+    {ALLOWED}, pix /** -> &unpriv_bwrap, userns, audit deny capability,
 }}
 """
 """The same with AppArmor's bwrap-userns-restrict: bwrap may make namespaces, what it starts has no power in them."""
@@ -80,6 +80,7 @@ class Scenario:
         )  # fmt: skip
 
 
+NOTHING = "cannot confine anything on this machine"
 NO_CLONE = Refusal("user namespaces (EPERM)", "sysctl -w kernel.unprivileged_userns_clone=1")
 NO_COUNT = Refusal("user namespaces (ENOSPC)", "sysctl -w user.max_user_namespaces=15000")
 NO_POWER = Refusal("user namespaces (EACCES)", "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0")
@@ -88,14 +89,15 @@ BWRAP_NO_COUNT = Refusal("a bubblewrap that works here (Creating new namespace f
 BWRAP_NO_POWER = Refusal("a bubblewrap that works here (", "load the AppArmor profile bwrap-userns-restrict")
 OLD_LANDLOCK = Refusal("cannot enforce signals, lifetime with landlock", "needed: Linux 6.12: a kernel with a newer")
 NO_MOUNT_SETATTR = Refusal("bind mounts in a user namespace (ENOSYS)", "Linux 5.12 or newer")
+NO_CLOSE_RANGE = Refusal("close_range(2) (EINVAL)", "Linux 5.11 or newer")
 NOT_BUILT_IN = Refusal("Landlock (ENOSYS)", "Linux 5.13 or newer")
 OFF = Refusal("Landlock (EOPNOTSUPP)", "boot with landlock in the list of the kernel parameter lsm=")
-NO_DESCRIPTORS = Refusal("cannot enforce descriptors with namespaces", "needed: a kernel with Landlock")
+NO_DESCRIPTORS = Refusal("cannot enforce descriptors with namespaces", "needed: Landlock: Linux 5.13 or newer, and")
 
 SCENARIOS = (
     Scenario(
-        "5.10", "5.10", "ENOSYS", "bubblewrap", refused=NO_DESCRIPTORS, degraded=("descriptors",),
-        lacking={"native": NO_MOUNT_SETATTR, "landlock": NOT_BUILT_IN},
+        "5.10", "5.10", "ENOSYS", "", refused=Refusal(NOTHING, NO_MOUNT_SETATTR.advice),
+        lacking={"native": NO_MOUNT_SETATTR, "bubblewrap": NO_CLOSE_RANGE, "landlock": NOT_BUILT_IN},
     ),
     Scenario("6.1", "6.1", "2", "native", lacking={"landlock": OLD_LANDLOCK}, ci=True),
     Scenario(
@@ -127,7 +129,7 @@ SCENARIOS = (
     ),
     Scenario(
         "neither", "6.12", "EOPNOTSUPP", "", parameters="lsm=lockdown,yama", sysctls={"user.max_user_namespaces": "0"},
-        refused=Refusal("cannot confine anything on this machine", NO_COUNT.advice),
+        refused=Refusal(NOTHING, NO_COUNT.advice),
         lacking={"native": NO_COUNT, "bubblewrap": BWRAP_NO_COUNT, "landlock": OFF},
     ),
     Scenario("cgroup-delegated", "6.12", "6", "native", delegated=True),

@@ -16,7 +16,7 @@ from vm.scenarios import SCENARIOS, Scenario, chosen, named
 
 def fetch(scenarios: tuple[Scenario, ...]) -> None:
     for series in dict.fromkeys(scenario.kernel for scenario in scenarios):
-        print(f"Linux {kernels.fetch(series).release}")
+        print(f"Linux {kernels.fetch(series).release}", file=sys.stderr)
     if any(scenario.policy for scenario in scenarios):
         apparmor.fetch()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vm.debian import FetchError, Suite, cache
 
-SUITES = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "bookworm-backports", "newest": "trixie-backports"}
+SUITES = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "newest": "trixie-backports"}
 """Series of kernels, and the suite whose default kernel is of that series."""
 MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 WANTED = re.compile(

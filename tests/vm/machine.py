@@ -5,6 +5,7 @@ The root of the host is the root of the machine: what is installed here is insta
 
 from __future__ import annotations
 
+import platform
 import shlex
 import shutil
 import subprocess
@@ -46,7 +47,9 @@ class Setting:
 
 
 def lacks() -> str:
-    """Return the programs without which there is no machine."""
+    """Return what is not here and without which there is no machine."""
+    if platform.machine() != "x86_64":
+        return f"a processor x86_64 (this is {platform.machine()})"
     return ", ".join(name for name in (QEMU, "busybox") if shutil.which(name) is None)
 
 

@@ -53,9 +53,9 @@ class Visit:
 
 def visit(scenario: Scenario) -> Visit:
     """Boot the machine and try everything in it."""
-    kernel = kernels.find(scenario.kernel)
     if missing := machine.lacks():
-        lacking("vm", f"not installed: {missing}")
+        lacking("vm", f"there is no {missing}")
+    kernel = kernels.find(scenario.kernel)
     if kernel is None or (scenario.policy and not apparmor.is_there()):
         lacking("vm", "kernel or AppArmor's compiler was not fetched: cd tests && python -m vm fetch")
     assert kernel is not None

@@ -25,6 +25,14 @@ PARAMETERS = "console=ttyS0 panic=-1 quiet loglevel=4 mitigations=off tsc=reliab
 DELEGATED = "/sys/fs/cgroup/delegated"
 CONTROL = "/run/control"
 """Where the machine finds what it is to do, and leaves what came of it."""
+SYSTEMD = Path("/lib/systemd/systemd")
+BY_SYSTEMD = f"""mkdir -p /run/systemd/system; cd /run/systemd/system
+printf '[Unit]\\nRequires=basic.target\\nWants=work.service\\n' >vm.target
+printf '[Unit]\\nWants=dbus.service systemd-logind.service\\n' >work.service
+printf 'After=dbus.service systemd-logind.service systemd-user-sessions.service\\n' >>work.service
+printf '[Service]\\nType=oneshot\\nExecStart=/bin/sh {CONTROL}/work\\n' >>work.service
+exec {SYSTEMD} --unit=vm.target --show-status=0
+"""
 
 
 class MachineError(Exception):
@@ -36,7 +44,8 @@ class Setting:
     """What is particular about a machine, beside its kernel.
 
     ``profiles``: AppArmor policy in the form of the kernel; ``profile``: the one under which the command starts.
-    ``delegated``: the command is in a cgroup that belongs to its user.
+    ``delegated``: the command is in a cgroup that belongs to its user; ``systemd``: systemd runs the machine, with a
+    manager of the user's.
     """
 
     parameters: str = ""
@@ -44,6 +53,7 @@ class Setting:
     profiles: bytes = b""
     profile: str = ""
     delegated: bool = False
+    systemd: bool = False
 
 
 def lacks() -> str:
@@ -70,7 +80,8 @@ def run(
         for name, content in files.items():
             (control / name).write_bytes(content)
         (control / "profiles").write_bytes(setting.profiles)
-        (control / "boot").write_text("\n".join(_script(setting, argv)) + "\n")
+        (control / "work").write_text("\n".join(_script(setting, argv)) + "\n")
+        (control / "boot").write_text(BY_SYSTEMD if setting.systemd else f"exec /bin/sh {CONTROL}/work\n")
         initramfs, console = Path(scratch) / "initramfs", Path(scratch) / "console"
         initramfs.write_bytes(b"".join(_archive(_initramfs(kernel))))
         command = [
@@ -113,7 +124,7 @@ def _share(tag: str, place: Path, options: str = "") -> tuple[str, ...]:
 
 
 def _script(setting: Setting, argv: Sequence[str]) -> Iterator[str]:
-    """Return what the shell that is the machine's first process does, line by line."""
+    """Return what the machine's first process does, or the one service of systemd, line by line."""
     yield "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8"
     yield f"exec </dev/null >>{CONTROL}/stdout 2>>{CONTROL}/stderr"
     yield f"echo '{USER}:x:{UID}:{UID}::{HOME}:/bin/sh' >>/etc/passwd; echo '{USER}:x:{UID}:' >>/etc/group"
@@ -126,6 +137,11 @@ def _script(setting: Setting, argv: Sequence[str]) -> Iterator[str]:
     # The profile is entered last, since it may forbid what becoming the user takes.
     confined = ("sh", "-c", f'echo exec {setting.profile} >/proc/self/attr/apparmor/exec && exec "$@"', "sh")
     command = [*(confined if setting.profile else ()), *argv]
+    if setting.systemd:
+        yield "printf 'account required pam_permit.so\\nsession required pam_systemd.so\\n' >/etc/pam.d/systemd-user"
+        yield f"loginctl enable-linger {UID}; export XDG_RUNTIME_DIR=/run/user/{UID}"
+        yield "export DBUS_SESSION_BUS_ADDRESS=unix:path=$XDG_RUNTIME_DIR/bus"
+        yield "for try in $(seq 300); do [ -S $XDG_RUNTIME_DIR/bus ] && break; sleep 0.2; done"
     as_user = f"exec setpriv --reuid {UID} --regid {UID} --clear-groups -- {shlex.join(command)}"
     enter = f"echo 0 >{DELEGATED}/start/cgroup.procs && " if setting.delegated else ""
     yield f"sh -c {shlex.quote(enter + as_user)}"

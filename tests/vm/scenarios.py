@@ -56,6 +56,7 @@ class Scenario:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     policy: str = ""
     delegated: bool = False
+    systemd: bool = False
     refused: Refusal | None = None
     degraded: tuple[str, ...] = ()
     lacking: Mapping[str, Refusal] = field(default_factory=dict)
@@ -76,7 +77,7 @@ class Scenario:
         compiled = apparmor.compiled(self.policy) if self.policy else b""
         return Setting(
             parameters=self.parameters, sysctls=self.sysctls, profiles=compiled,
-            profile="session" if self.policy else "", delegated=self.delegated,
+            profile="session" if self.policy else "", delegated=self.delegated, systemd=self.systemd,
         )  # fmt: skip
 
 
@@ -133,6 +134,7 @@ SCENARIOS = (
         lacking={"native": NO_COUNT, "bubblewrap": BWRAP_NO_COUNT, "landlock": OFF},
     ),
     Scenario("cgroup-delegated", "6.12", "6", "native", delegated=True),
+    Scenario("cgroup-systemd", "6.12", "6", "native", systemd=True, parameters="fstab=0"),
 )  # fmt: skip
 
 

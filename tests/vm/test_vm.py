@@ -59,7 +59,12 @@ def visit(scenario: Scenario) -> Visit:
     if kernel is None or (scenario.policy and not apparmor.is_there()):
         lacking("vm", "kernel or AppArmor's compiler was not fetched: cd tests && python -m vm fetch")
     assert kernel is not None
-    asked = {"backends": [*scenario.lacking], "degraded": scenario.degraded, "delegated": scenario.delegated}
+    if scenario.systemd and not machine.SYSTEMD.exists():
+        lacking("vm", "there is no systemd: apt-get install systemd libpam-systemd dbus-user-session")
+    asked = {
+        "backends": [*scenario.lacking], "degraded": scenario.degraded, "delegated": scenario.delegated,
+        "systemd": scenario.systemd,
+    }  # fmt: skip
     argv = [sys.executable, f"{machine.CONTROL}/guest.py", json.dumps(asked)]
     done = machine.run(kernel, scenario.setting(), argv, files={"guest.py": GUEST.read_bytes()}, seconds=800)
     assert done.returncode == 0, f"guest.py ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
@@ -148,10 +153,10 @@ def test_nothing_survives_the_launcher(visited: Visit) -> None:
         assert left["inside"] == []
 
 
-def test_a_delegated_cgroup_limits(visited: Visit) -> None:
-    if not visited.scenario.delegated:
-        pytest.skip("no cgroup is delegated here")
+def test_cgroups_limit(visited: Visit) -> None:
+    """What vsbox can build on: it sets no limit by cgroups itself yet."""
+    if not (visited.scenario.delegated or visited.scenario.systemd):
+        pytest.skip("no cgroup is the user's here")
     limits = visited.found["limits"]
     assert limits["memory"]["status"] == -signal.SIGKILL, limits
-    assert limits["oom_kills"] >= 1
     assert limits["forks"]["stdout"] == f"7 {errno.EAGAIN}\n"

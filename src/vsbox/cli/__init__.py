@@ -23,6 +23,7 @@ COMMANDS = {
     "report": "vsbox.cli.report",
     "learn": "vsbox.cli.learn",
     "diff": "vsbox.cli.diff",
+    "apparmor": "vsbox.cli.apparmor",
     "check": "vsbox.cli.check",
     "doctor": "vsbox.cli.doctor",
     "list": "vsbox.cli.running",
@@ -33,7 +34,7 @@ COMMANDS = {
 }
 
 
-PLANNED = ("apparmor", "run", "python")
+PLANNED = ("run", "python")
 
 
 def _refuse_slip(word: str) -> None:

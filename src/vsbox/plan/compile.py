@@ -17,6 +17,7 @@ from vsbox.plan.confinement import landlock_steps, limit_steps, seccomp_steps, s
 from vsbox.plan.environment import PASSED, search_path
 from vsbox.plan.guard import guard_places
 from vsbox.plan.model import BoxFacts, Plan, Tier
+from vsbox.plan.profile_names import payload_profile
 from vsbox.plan.refusals import check
 from vsbox.plan.root import hidden_steps, root_steps
 from vsbox.plan.steps import Step
@@ -44,6 +45,8 @@ def _head(c: Compilation) -> Iterator[Step]:
         yield from (steps.Same(source, target) for source, target in guard_places(c.box, c.prefix))
     if not c.situation.confines:
         yield steps.Unconfined(_notice(c))
+    if c.situation.profiled:
+        yield steps.Apparmor(payload_profile(c.box.root))
     yield steps.Keyring()
     yield steps.Bin(f"{c.prefix}/bin")
     yield steps.Home(c.home)

@@ -32,17 +32,17 @@ void forget_attributes(void)
 }
 
 /* Before Linux 5.8 there is one file for whatever security module is the first. */
-static int open_current(int flags)
+static int open_current(int from, int flags)
 {
-    int fd = openat(proc, "thread-self/attr/apparmor/current", flags | O_CLOEXEC);
-    return fd < 0 && errno == ENOENT ? openat(proc, "thread-self/attr/current", flags | O_CLOEXEC) : fd;
+    int fd = openat(from, "thread-self/attr/apparmor/current", flags | O_CLOEXEC);
+    return fd < 0 && errno == ENOENT ? openat(from, "thread-self/attr/current", flags | O_CLOEXEC) : fd;
 }
 
 static int ask_for(const char *how, const char *profile)
 {
     char text[512];
     int length = snprintf(text, sizeof text, "%s %s", how, profile);
-    int fd = open_current(O_WRONLY);
+    int fd = open_current(proc, O_WRONLY);
     if (fd < 0)
         return errno;
     int cause = write(fd, text, (size_t)length) < 0 ? errno : 0;
@@ -57,12 +57,15 @@ static int change_profile(const char *profile)
     return cause == EPERM ? ask_for("stack", profile) : cause;
 }
 
+/* By the /proc that is seen here: what the profile allows to read. */
 static bool read_label(char *label, size_t size)
 {
-    int fd = open_current(O_RDONLY);
+    int from = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC), fd = from < 0 ? -1 : open_current(from, O_RDONLY);
     ssize_t length = fd < 0 ? -1 : read(fd, label, size - 1);
     if (fd >= 0)
         close(fd);
+    if (from >= 0)
+        close(from);
     label[length < 0 ? 0 : length] = 0;
     label[strcspn(label, "\n")] = 0;
     return length > 0;
@@ -91,10 +94,7 @@ static bool is_enforced_in(char *label, const char *profile)
 bool is_in_profile(const char *profile)
 {
     char label[4096];
-    proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    bool read = proc >= 0 && read_label(label, sizeof label);
-    forget_attributes();
-    return read && is_enforced_in(label, profile);
+    return read_label(label, sizeof label) && is_enforced_in(label, profile);
 }
 
 void enter_profile(const struct start *start)

@@ -5,6 +5,7 @@ Rules about user namespaces need AppArmor 4 and newer: its compiler is fetched f
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import tempfile
 from pathlib import Path
@@ -34,6 +35,21 @@ def fetch() -> None:
         for package in PACKAGES:
             suite.unpack(package, Path(scratch) / "made")
         (Path(scratch) / "made").rename(_place())
+
+
+def installation() -> str:
+    """Return what root of a machine does so that there is this compiler, as if its package were installed."""
+    libraries = _place() / "usr/lib/x86_64-linux-gnu"
+    words = (
+        libraries / "ld-linux-x86-64.so.2", "--library-path", libraries, _place() / "usr/sbin/apparmor_parser",
+        "--base", "/etc/apparmor.d", "--skip-cache",
+    )  # fmt: skip
+    program = "/usr/local/sbin/apparmor_parser"
+    script = f'#!/bin/sh\nexec {shlex.join(map(str, words))} "$@"\n'
+    return (
+        f"rm -rf /etc/apparmor.d; cp -r {shlex.quote(str(_place() / 'etc/apparmor.d'))} /etc/apparmor.d; "
+        f"printf %s {shlex.quote(script)} >{program}; chmod 755 {program}"
+    )
 
 
 def compiled(policy: str) -> bytes:

@@ -159,6 +159,11 @@ class Compiled:
 def plan_and_facts(layout: Layout, policy: Policy, root: Path | None = None) -> Compiled:
     """Compile a policy for this box on this machine, without storing anything."""
     facts, box = gather(layout, policy, root)
+    return compile_for(layout, policy, facts, box)
+
+
+def compile_for(layout: Layout, policy: Policy, facts: HostFacts, box: BoxFacts) -> Compiled:
+    """Compile a policy for this box on a machine."""
     if not Path(box.interpreter.executable).exists():
         raise BoxError(
             f"cannot use {layout.root}: its Python {box.interpreter.executable} is gone",

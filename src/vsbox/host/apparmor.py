@@ -1,4 +1,4 @@
-"""AppArmor on this machine: whether it is there, which features its rules may use, what becomes of who asks for a profile.
+"""AppArmor on this machine: whether it is there, what its rules may use, what becomes of who asks for a profile.
 
 An ordinary user may not read the list of loaded profiles; so a child of the launcher asks the kernel for each.
 """

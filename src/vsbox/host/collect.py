@@ -48,10 +48,9 @@ def find_launcher() -> Path:
 
 
 def probe(profile: str | None = None) -> dict[str, str]:
-    """Try what boxes need, in children of the launcher, under the AppArmor profile that it will have if that is loaded."""
-    answer = subprocess.run(
-        [find_launcher(), "probe", *([profile] if profile else [])], capture_output=True, text=True, env={}, timeout=60, check=False
-    )
+    """Try what boxes need, in children of the launcher: under its AppArmor profile, if that is loaded."""
+    argv = [str(find_launcher()), "probe", *([profile] if profile else [])]
+    answer = subprocess.run(argv, capture_output=True, text=True, env={}, timeout=60, check=False)
     if answer.returncode != 0:
         raise LauncherError(f"cannot probe this machine: {answer.stderr.strip() or answer.returncode}")
     return {name: _named(value) for name, value in (line.split("=", 1) for line in answer.stdout.splitlines())}

@@ -1,11 +1,12 @@
 """AppArmor profiles of a box, as text: one for its launchers, one that what they start cannot leave.
 
-A profile is loaded by root and holds for every start, so it says what a plan grants, plan for installing included, and
-no more of what only a start knows than the policy makes necessary: the working directory.
+A profile is loaded by root and holds for every start. So it says what a plan grants, plan for installing included,
+and where a start may be shown its working directory. A script that lies elsewhere has to be granted.
 
-Security: rules of AppArmor add up, and a ``deny`` is final. Where something granted lies below something that is not, below
-something that is, the mounts alone decide. Names are those of the mount namespace that the process is in, and anything outside
-of it has its name there (``attach_disconnected``). Files that an unconfined caller opened and handed over are not looked at again.
+Security: rules of AppArmor add up, and a ``deny`` is final. Where something granted lies below something that is
+not, below something that is, the mounts alone decide. Names are those of the mount namespace that the process is in;
+what lies outside of it has the name that it has there (``attach_disconnected``). Files that an unconfined caller
+opened and handed over are not looked at again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Final, Literal
+
+import msgspec
 
 from vsbox.errors import PolicyError
 from vsbox.host.facts import HostFacts
@@ -23,8 +26,8 @@ from vsbox.plan.profile_names import launcher_profile, payload_profile
 from vsbox.plan.steps import BIND_DEVICE, BIND_WRITABLE, printable
 from vsbox.policy.grants import is_below
 
-ESCAPED: Final = {"\\": "\\\\\\\\", '"': '\\"'} | {character: f"\\{character}" for character in "?*[]{}^"}
-"""Source: apparmor.d(5), globbing. A backslash is read twice: in the quotes, and as a pattern."""
+ESCAPED: Final = {"\\": "\\\\", '"': '\\"'} | {character: f"\\{character}" for character in "?*[]{}^"}
+"""Source: apparmor.d(5), globbing; the test reads from the compiled automaton what each of them matches."""
 
 Right = Literal["hidden", "read", "device", "write"]
 RIGHTS: Final[dict[Right, str]] = {"hidden": "mrwlkx", "read": "mrix", "device": "rwk", "write": "mrwlkix"}
@@ -35,13 +38,15 @@ CAPABILITIES: Final = (
     "sys_admin", "sys_chroot", "sys_ptrace", "sys_resource",
 )  # fmt: skip
 """Of the launcher, nearly all of them in namespaces that it made itself."""
+OPENED: Final = ("user_namespace", "bind", "pivot_root", "proc", "network_namespace", "cgroup_namespace")
+"""What is tried in a user namespace."""
 STREAM_SOCKETS: Final = ("stream", "seqpacket")
 SKIPPED: Final = ("/var", "/lost+found")
 ELSEWHERE_IN_VAR: Final = ("lib", "local", "opt", "www")
 
 
 def quote(path: str, pattern: str = "") -> str:
-    """Return a path as a quoted word of the profile language that means it literally, then a pattern that means what it says.
+    """Return a path as a quoted word of the profile language that means it literally, then a pattern as it is.
 
     Raises:
         PolicyError: it holds a control character, which would end a line or cannot be written.
@@ -51,6 +56,18 @@ def quote(path: str, pattern: str = "") -> str:
             f"cannot name {path!r} in an AppArmor profile: it holds a control character", hint="rename it"
         )
     return '"' + "".join(ESCAPED.get(character, character) for character in path) + pattern + '"'
+
+
+def with_launcher_profile(facts: HostFacts, root: str) -> HostFacts:
+    """Return the facts as they will be once the launcher's profile is loaded, where AppArmor restricts user namespaces.
+
+    Ubuntu does, and answers EACCES. A plan made before that is another one than those made afterwards.
+    """
+    known = facts.apparmor
+    is_restricted = facts.probes.get("user_namespace") == "EACCES" and _version(facts) >= (4, 0)
+    if not is_restricted or not known or known.profiles.get(launcher_profile(root)) == "enforce":
+        return facts
+    return msgspec.structs.replace(facts, probes=facts.probes | dict.fromkeys(OPENED, "ok"))
 
 
 def profile_text(plans: Iterable[Plan], facts: HostFacts, box: BoxFacts) -> str:
@@ -220,7 +237,7 @@ def _denied(granted: dict[str, Right], facts: HostFacts) -> Iterator[str]:
 
 
 def _elsewhere(plans: tuple[Plan, ...], facts: HostFacts) -> Iterator[str]:
-    """What ``choose_working_directory`` of the launcher may show: not the system's, not homes, not what is hidden in them."""
+    """What ``choose_working_directory`` of the launcher may show: no home, nothing hidden in one, not the system's."""
     mode = max((step.mode for plan in plans for step in plan.steps if isinstance(step, steps.Workdir)), default=0)
     if mode == WORKDIR_MODES["none"]:
         return
@@ -237,7 +254,8 @@ def _elsewhere(plans: tuple[Plan, ...], facts: HostFacts) -> Iterator[str]:
             yield f"{quote(home, '/[^.]{,**}')} {rights},"
     yield f'"/var/{{{",".join(ELSEWHERE_IN_VAR)}}}/{{,**}}" {rights},'
     for path, fact in sorted(facts.paths.items()):
-        is_top = PurePosixPath(path).parent == PurePosixPath("/") and path not in {"/", *SKIPPED, *system.TREES, *private}
-        if is_top and fact.kind == "directory" and fact.real == path and path not in system.PRIVATE_TO_EACH_RUN:
+        if PurePosixPath(path).parent != PurePosixPath("/") or path in {"/", *SKIPPED, *system.TREES, *private}:
+            continue
+        if fact.kind == "directory" and fact.real == path and path not in system.PRIVATE_TO_EACH_RUN:
             is_shown = (path, system.PRIVATE_SELF) not in system.PRIVATE_PLACES
             yield f"{quote(path, '/{,**}' if is_shown else '/*/{,**}')} {rights},"

@@ -196,7 +196,7 @@ TABLE: Final = (
 
 
 BY_PROFILE: Final = frozenset({Aspect.FILES, Aspect.PROCESSES, Aspect.SIGNALS, Aspect.PRIVILEGES})
-"""What an AppArmor profile enforces once more. Never alone: it is the same for all runs of a box, and root can unload it."""
+"""What an AppArmor profile enforces once more; never alone, since it is the same for all runs of a box."""
 
 
 def _judge(entry: Aspects, situation: Situation) -> Row:

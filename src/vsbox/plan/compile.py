@@ -45,8 +45,7 @@ def _head(c: Compilation) -> Iterator[Step]:
         yield from (steps.Same(source, target) for source, target in guard_places(c.box, c.prefix))
     if not c.situation.confines:
         yield steps.Unconfined(_notice(c))
-    if c.situation.profiled:
-        yield steps.Apparmor(payload_profile(c.box.root))
+    yield from _profile(c)
     yield steps.Keyring()
     yield steps.Bin(f"{c.prefix}/bin")
     yield steps.Home(c.home)
@@ -64,6 +63,11 @@ def _head(c: Compilation) -> Iterator[Step]:
     for grant in c.grants:
         if grant.access is Access.HIDDEN:
             yield steps.Private(grant.path, system.PRIVATE_TREE)
+
+
+def _profile(c: Compilation) -> Iterator[Step]:
+    if c.situation.profiled:
+        yield steps.Apparmor(payload_profile(c.box.root))
 
 
 def _notice(c: Compilation) -> str:

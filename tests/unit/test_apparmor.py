@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from hypothesis import strategies as st
 
 from harness import lacking
 from unit.machines import CONFINING, DATA, ROOT, box, debian, directory, machine, policy, ubuntu
-from unit.test_compile_plans import GRANTS, PROJECT
 from unit.test_compile_plans import DISK as NESTED
+from unit.test_compile_plans import GRANTS, PROJECT
 from vsbox.errors import CannotEnforceError, PolicyError
 from vsbox.host.facts import AppArmorFact, HostFacts
 from vsbox.plan import steps
@@ -103,8 +102,8 @@ def test_the_compiler_refuses_what_is_wrong() -> None:
 # ---- quoting ----
 
 
-def words(quoted: str) -> list[str]:
-    """What a profile whose only rule is about this word matches, as the compiler's automaton spells it: if it is one path."""
+def meaning_of(quoted: str) -> str:
+    """Return the one path that a rule about this word matches, as the compiler's automaton spells it."""
     done = parse(f"profile x {{ {quoted} r, }}\n", "--dump=dfa-states")
     assert done.returncode == 0, (quoted, done.stderr)
     edges = re.findall(r"^\{(\d+)\} perms|^    (?:. )?(.+?) -> \{(\d+)\}", done.stderr + done.stdout, re.MULTILINE)
@@ -122,7 +121,7 @@ def words(quoted: str) -> list[str]:
         path.append(state)
         number, state = following[state][0]
         found.append(int(number, 16))
-    return [os.fsdecode(bytes(found))]
+    return os.fsdecode(bytes(found))
 
 
 NAMES = st.text(
@@ -142,7 +141,7 @@ NAMES = st.text(
 @example("é中🐍")
 @example("a' $(id) `id` %s")
 def test_a_quoted_path_means_itself_and_nothing_else(name: str) -> None:
-    assert words(quote(f"/{name}")) == [f"/{name}"]
+    assert meaning_of(quote(f"/{name}")) == f"/{name}"
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\tb", "\x7f", "a\rb", "\x00"])
@@ -171,7 +170,10 @@ def entered(plan: Plan) -> list[str]:
 @BOTH
 @pytest.mark.parametrize(
     ("mode", "wanted", "expected"),
-    [("enforce", "auto", True), ("enforce", "required", True), ("enforce", "off", False), ("", "auto", False), ("complain", "auto", False)],
+    [
+        ("enforce", "auto", True), ("enforce", "required", True), ("enforce", "off", False),
+        ("", "auto", False), ("complain", "auto", False),
+    ],
 )  # fmt: skip
 def test_it_is_entered_where_it_is_enforced_and_wanted(tier: Tier, mode: str, wanted: str, *, expected: bool) -> None:
     plan = compile_plan(policy(apparmor=wanted), with_apparmor(machine(), mode=mode), box(), tier)

@@ -1,6 +1,6 @@
 """Runs in the test machine as its ordinary user: installs the AppArmor profile of a box and tries what it changes.
 
-``python guest_apparmor.py '{"backend": "auto"}'`` prints one JSON object; nothing is judged here.
+``python guest_apparmor.py '{"backend": "auto", "pip": true}'`` prints one JSON object; nothing is judged here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 HOME = Path.home()
 BOX = HOME / "box"
-EARLY, LATE, PLACE = HOME / "early", HOME / "late", HOME / "place"
+EARLY, LATE, PLACE = HOME / "early", HOME / ".late", HOME / "place"
 COMMANDS = Path(sys.executable).parent
 
 ATTEMPTS = """
@@ -36,6 +36,7 @@ print(json.dumps({
     "read what was granted before": attempt(open, early + "/file"),
     "write what was granted before": attempt(open, early + "/file", "a"),
     "read what was granted later": attempt(open, late + "/file"),
+    "write what was granted later": attempt(open, late + "/file", "a"),
     "see what was granted later": attempt(os.stat, late + "/file"),
 }))
 """
@@ -98,7 +99,8 @@ if __name__ == "__main__":
     print(json.dumps({
         "localhost": serve(), "socketpair": pair(), "unix": local(), "pools": pools(), "asyncio": asyncio.run(output()),
         "script": script(), "deleted": deleted(), "killed": killed(),
-        "sqlite": sqlite3.connect(":memory:").execute("select 1").fetchone()[0], "neighbour": __import__("neighbour").VALUE,
+        "sqlite": sqlite3.connect(":memory:").execute("select 1").fetchone()[0],
+        "neighbour": __import__("neighbour").VALUE,
     }))
 """
 
@@ -106,8 +108,8 @@ if __name__ == "__main__":
 def run(*argv: str | Path, cwd: Path = HOME, stdout: object = subprocess.PIPE) -> dict[str, object]:
     """Run a command to its end."""
     done = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True,  # type: ignore[call-overload]
-        cwd=cwd, timeout=300, check=False,
+        argv, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE,  # type: ignore[call-overload]
+        text=True, cwd=cwd, timeout=300, check=False,
     )  # fmt: skip
     return {"status": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
 
@@ -146,7 +148,7 @@ def label_of_the_launcher() -> list[str]:
     return [found, str(process.wait())]
 
 
-def report(asked: dict[str, str]) -> dict[str, object]:
+def report(asked: dict[str, object]) -> dict[str, object]:
     """Do everything, in order."""
     os.environ["PATH"] = f"{COMMANDS}:{os.environ['PATH']}"
     for place in (EARLY, LATE, PLACE):
@@ -154,7 +156,10 @@ def report(asked: dict[str, str]) -> dict[str, object]:
         (place / "file").write_text("x")
     (PLACE / "work.py").write_text(WORK)
     (PLACE / "neighbour.py").write_text("VALUE = 7\n")
-    found: dict[str, object] = {"kernel": os.uname().release, "made": vsbox(f"--backend={asked['backend']}", BOX)}
+    found: dict[str, object] = {
+        "kernel": os.uname().release,
+        "made": vsbox(f"--backend={asked['backend']}", *(() if asked["pip"] else ("--no-pip",)), BOX),
+    }
     found["granted"] = vsbox("allow", BOX, EARLY)
     found["without"] = attempts()
     found["check without"] = vsbox("apparmor", "--check", BOX)
@@ -169,7 +174,8 @@ def report(asked: dict[str, str]) -> dict[str, object]:
     with (HOME / "output").open("w") as file:
         run(BOX / "bin/python", "-c", "print('redirected')", stdout=file)
     found["redirected"] = (HOME / "output").read_text()
-    found["pip"] = run(BOX / "bin/pip", "--version")
+    if asked["pip"]:
+        found["pip"] = run(BOX / "bin/pip", "--version")
     found["battery"] = vsbox("check", "--json", BOX)
     found["granted later"] = vsbox("allow", BOX, LATE)
     found["later"] = attempts()

@@ -1,6 +1,6 @@
 """Runs in the test machine as its ordinary user: installs the AppArmor profile of a box and tries what it changes.
 
-``python guest_apparmor.py '{"backend": "auto", "pip": true}'`` prints one JSON object; nothing is judged here.
+``python guest_apparmor.py '{"backend": "auto", "pip": true, "root": true}'`` prints one JSON object; nothing is judged here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EARLY, LATE, PLACE = HOME / "early", HOME / ".late", HOME / "place"
 COMMANDS = Path(sys.executable).parent
 
 ATTEMPTS = """
-import errno, json, os, subprocess, sys
+import errno, json, os, sys
 
 def attempt(function, *arguments):
     try:
@@ -29,10 +29,8 @@ def attempt(function, *arguments):
 
 early, late = sys.argv[1:]
 label = open("/proc/self/attr/apparmor/current").read().strip()
-child = subprocess.run(["cat", "/proc/self/attr/apparmor/current"], capture_output=True, text=True).stdout.strip()
 print(json.dumps({
     "label": label,
-    "label of a child": child,
     "read what was granted before": attempt(open, early + "/file"),
     "write what was granted before": attempt(open, early + "/file", "a"),
     "read what was granted later": attempt(open, late + "/file"),
@@ -105,6 +103,18 @@ if __name__ == "__main__":
 """
 
 
+SEMAPHORES = ("--allow-degraded=shared-memory",)
+"""multiprocessing needs them, and the Landlock-only tier opens them on request."""
+NEXT = "import os; os.execvp('cat', ['cat', '/proc/self/attr/apparmor/current'])"
+BY_ROOT = """
+$1 -m vsbox --no-pip /root/box >&2
+$1 -m vsbox apparmor /root/box >/etc/apparmor.d/of-root
+apparmor_parser --replace /etc/apparmor.d/of-root
+$1 -m vsbox sync /root/box
+/root/box/bin/python -c 'print(open("/proc/self/attr/apparmor/current").read().strip())'
+"""
+
+
 def run(*argv: str | Path, cwd: Path = HOME, stdout: object = subprocess.PIPE) -> dict[str, object]:
     """Run a command to its end."""
     done = subprocess.run(
@@ -158,7 +168,7 @@ def report(asked: dict[str, object]) -> dict[str, object]:
     (PLACE / "neighbour.py").write_text("VALUE = 7\n")
     found: dict[str, object] = {
         "kernel": os.uname().release,
-        "made": vsbox(f"--backend={asked['backend']}", *(() if asked["pip"] else ("--no-pip",)), BOX),
+        "made": vsbox(f"--backend={asked['backend']}", *(() if asked["pip"] else ("--no-pip",)), *SEMAPHORES, BOX),
     }
     found["granted"] = vsbox("allow", BOX, EARLY)
     found["without"] = attempts()
@@ -168,6 +178,7 @@ def report(asked: dict[str, object]) -> dict[str, object]:
     found["installed"] = install()
     found["check with"] = vsbox("apparmor", "--check", BOX)
     found["with"] = attempts()
+    found["next program"] = run(BOX / "bin/python", "-c", NEXT)
     found["launcher"] = label_of_the_launcher()
     found["receipt"] = vsbox("explain", "--json", BOX)
     found["work"] = run(BOX / "bin/python", "work.py", cwd=PLACE)
@@ -176,7 +187,10 @@ def report(asked: dict[str, object]) -> dict[str, object]:
     found["redirected"] = (HOME / "output").read_text()
     if asked["pip"]:
         found["pip"] = run(BOX / "bin/pip", "--version")
+    found["reported"] = run("env", "VSBOX_REPORT=1", BOX / "bin/python", "-c", "print(1)")
     found["battery"] = vsbox("check", "--json", BOX)
+    if asked["root"]:
+        found["root"] = run("sudo", "sh", "-ec", BY_ROOT, "sh", sys.executable)
     found["granted later"] = vsbox("allow", BOX, LATE)
     found["later"] = attempts()
     found["check later"] = vsbox("apparmor", "--check", BOX)

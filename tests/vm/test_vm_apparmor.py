@@ -46,7 +46,8 @@ def visit(scenario: Profiled) -> Visit:
     if kernel is None or not all(map(apparmor.is_there, suites)):
         lacking("vm", "kernel or AppArmor's compiler was not fetched: cd tests && python -m vm fetch")
     assert kernel is not None
-    argv = [sys.executable, f"{machine.CONTROL}/guest.py", json.dumps({"backend": scenario.backend, "pip": scenario.ci})]
+    asked = {"backend": scenario.backend, "pip": scenario.ci, "root": scenario.ci}
+    argv = [sys.executable, f"{machine.CONTROL}/guest.py", json.dumps(asked)]
     done = machine.run(kernel, scenario.setting(), argv, files={"guest.py": GUEST.read_bytes()}, seconds=1400)
     assert done.returncode == 0, f"guest.py ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return Visit(scenario, json.loads(done.stdout))
@@ -86,7 +87,7 @@ def test_the_commands_that_are_printed_install_it(visited: Visit) -> None:
 def test_launcher_and_payload_have_the_labels_that_they_should(visited: Visit) -> None:
     expected = visited.scenario.label.replace("{}", visited.profile)
     assert visited.found["with"]["label"] == expected
-    assert visited.found["with"]["label of a child"] == expected
+    assert visited.found["next program"]["stdout"].strip() == expected
     assert visited.found["launcher"][0] == f"{visited.profile} (enforce)"
     assert visited.found["launcher"][1] == "-15"
 
@@ -108,6 +109,17 @@ def test_python_works_under_it(visited: Visit) -> None:
     assert visited.found["redirected"] == "redirected\n"
     if visited.scenario.ci:
         assert visited.found["pip"]["stdout"].startswith("pip ")
+
+
+def test_a_watched_run_works_under_it(visited: Visit) -> None:
+    assert (visited.found["reported"]["status"], visited.found["reported"]["stdout"]) == (0, "1\n")
+
+
+def test_it_is_entered_by_root_too(visited: Visit) -> None:
+    if not visited.scenario.ci:
+        pytest.skip("tried on one machine")
+    assert visited.found["root"]["status"] == 0, visited.found["root"]
+    assert re.search(r"^vsbox\.[0-9a-f]{16}\.payload \(enforce\)$", visited.found["root"]["stdout"], re.MULTILINE)
 
 
 def test_vsbox_check_passes_under_it(visited: Visit) -> None:

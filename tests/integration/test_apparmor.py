@@ -1,4 +1,7 @@
-"""``vsbox apparmor`` on this machine, whether it has AppArmor or not; tests/vm tries what it prints where there is AppArmor."""
+"""``vsbox apparmor`` on this machine, whether it has AppArmor or not.
+
+What it prints is tried by ``tests/vm``, where there is AppArmor.
+"""
 
 from __future__ import annotations
 

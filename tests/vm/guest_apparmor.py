@@ -1,6 +1,7 @@
 """Runs in the test machine as its ordinary user: installs the AppArmor profile of a box and tries what it changes.
 
-``python guest_apparmor.py '{"backend": "auto", "pip": true, "root": true}'`` prints one JSON object; nothing is judged here.
+``python guest_apparmor.py '{"backend": "auto", "pip": true, "root": true}'`` prints one JSON object.
+Nothing is judged here.
 """
 
 from __future__ import annotations

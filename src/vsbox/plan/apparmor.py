@@ -124,16 +124,17 @@ def _launcher(facts: HostFacts, box: BoxFacts) -> Iterator[str]:
 
 
 def _payload(plans: tuple[Plan, ...], facts: HostFacts, box: BoxFacts) -> Iterator[str]:
-    name, launcher = payload_profile(box.root), launcher_profile(box.root)
-    both = f"{launcher}//&{name}"
+    name = payload_profile(box.root)
+    own = (name, f"{launcher_profile(box.root)}//&{name}")
     granted = _granted(plans)
     yield f"profile {name} {FLAGS} {{"
     yield "  # No capability, no mount, no other profile, no user namespace: nothing here allows them."
-    yield f"  signal (send, receive) peer={{{name},{both}}},"
-    yield f"  signal receive peer={{{launcher},unconfined}},"
-    yield f"  ptrace (read, readby) peer={{{name},{both}}},"
-    yield f"  ptrace (readby, tracedby) peer={{{launcher},unconfined}},"
-    yield from (f"  {line}" for line in _network(plans, name, both, launcher))
+    yield "  # What others do to it is for their profiles to say."
+    yield f"  signal send peer={{{','.join(own)}}},"
+    yield "  signal receive,"
+    yield f"  ptrace read peer={{{','.join(own)}}},"
+    yield "  ptrace (readby, tracedby),"
+    yield from (f"  {line}" for line in _network(plans, own))
     yield ""
     yield "  # The directories on the way to what is granted."
     for parent in sorted({str(parent) for path in granted for parent in PurePosixPath(path).parents}):
@@ -157,17 +158,16 @@ def _payload(plans: tuple[Plan, ...], facts: HostFacts, box: BoxFacts) -> Iterat
     yield "}"
 
 
-def _network(plans: tuple[Plan, ...], name: str, both: str, launcher: str) -> Iterator[str]:
+def _network(plans: tuple[Plan, ...], own: tuple[str, str]) -> Iterator[str]:
     """With a network namespace its own localhost stays; without, the families are those of the filter."""
     offline = all(plan.receipt.tier == "landlock" and _has_no_network(plan) for plan in plans)
     if not offline:
         yield from (f"network {family} {kind}," for family in ("inet", "inet6") for kind in ("stream", "dgram"))
         yield from (f"network netlink {kind}," for kind in ("dgram", "raw"))
     yield "unix (create, bind, listen, accept, getattr, setattr, getopt, setopt, shutdown),"
-    yield from (f'unix (connect, send, receive) peer=(label="{label}"),' for label in (name, both))
-    yield "# Streams that are handed over."
-    for kind in STREAM_SOCKETS:
-        yield from (f"unix (send, receive) type={kind} peer=(label={label})," for label in (launcher, "unconfined"))
+    yield from (f'unix (connect, send, receive) peer=(label="{label}"),' for label in own)
+    yield "# Streams that are handed over: these stay connected."
+    yield from (f"unix (send, receive) type={kind}," for kind in STREAM_SOCKETS)
 
 
 def _has_no_network(plan: Plan) -> bool:

@@ -204,8 +204,11 @@ class _Plans:
         self._lock = threading.Lock()
         self._known: OrderedDict[bytes, tuple[int, Receipt]] = OrderedDict()
 
-    def get(self, key: bytes, make: Callable[[], tuple[bytes, Receipt]]) -> tuple[int, Receipt]:
-        """Return a descriptor, the caller's to close, and the receipt."""
+    def get(self, key: bytes | None, make: Callable[[], tuple[bytes, Receipt]]) -> tuple[int, Receipt]:
+        """Return a descriptor, the caller's to close, and the receipt; None: nothing will ask for the same again."""
+        if key is None:
+            encoded, receipt = make()
+            return _memory_file(encoded), receipt
         with self._lock:
             if key not in self._known:
                 encoded, receipt = make()
@@ -295,7 +298,7 @@ def _prepare(
         disk_bytes=wanted.limits.disk_bytes,
         waits=wanted.waits,
     )
-    key = b"\0".join((tier.value.encode(), msgspec.json.encode(policy), msgspec.json.encode(cell)))
+    key = msgspec.json.encode((tier.value, policy, cell)) if scratch is None else None
 
     def make() -> tuple[bytes, Receipt]:
         named = (*policy.allowed_paths, *policy.read_only_paths, *environment.interpreter.trees)

@@ -68,8 +68,8 @@ class Value(msgspec.Struct, frozen=True):
 class Reply(msgspec.Struct, frozen=True):
     """What one call came to.
 
-    ``outcome`` is ``exited`` where the code came to its end or to an exception (``error``: its type, and the traceback as
-    text in ``traceback``); ``timeout`` or ``cancelled`` where it was interrupted. ``alive``: the session goes on.
+    ``outcome`` is ``exited`` where the code came to its end or to an exception (``error``: its type, and the traceback
+    as text in ``traceback``); ``timeout`` or ``cancelled`` where it was interrupted. ``alive``: the session goes on.
     """
 
     outcome: Outcome
@@ -115,8 +115,8 @@ class Sandbox:
     ``output_bytes`` for each call. Used by one thread at a time; ``interrupt`` and ``close`` may come from any. With
     ``async with`` it gives an :class:`AsyncSandbox`.
 
-    Security: as for :func:`vsbox.run`. Calls of one session are not protected from each other. Values come back as JSON and
-    bytes; nothing that comes from inside is unpickled or executed.
+    Security: as for :func:`vsbox.run`. Calls of one session are not protected from each other. Values come back as JSON
+    and bytes; nothing that comes from inside is unpickled or executed.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class Sandbox:
             self._running = None
             self._stack.close()
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> Sandbox:  # noqa: PYI034 - Self is of Python 3.11
         """Start."""
         return self.open()
 
@@ -303,9 +303,10 @@ class Sandbox:
         answer, self._answer = self._answer, None
         if answer is None or answer.kind == "exit":
             end = running.reap()
-            limit = end.limit or hit
-            error = None if limit else "SystemExit" if answer else running_end(end.returncode)
-            return Reply(end.outcome, "", "", error=error, limit=limit, alive=False)
+            if hit is not None and end.limit is None:
+                return Reply(Outcome.TIMEOUT, "", "", limit=hit, alive=False)
+            error = None if end.limit else "SystemExit" if answer else running_end(end.returncode)
+            return Reply(end.outcome, "", "", error=error, limit=end.limit, alive=False)
         if answer.kind == "interrupted":
             outcome = Outcome.TIMEOUT if hit else Outcome.CANCELLED
             return Reply(outcome, "", "", error="KeyboardInterrupt", limit=hit)

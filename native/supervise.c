@@ -160,10 +160,14 @@ static void obey(int control, int channel, pid_t init, bool namespaced)
     ssize_t size = recv(control, &message, sizeof message, MSG_DONTWAIT);
     if (size < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    if (size <= 0 || (message.kind == MESSAGE_KILL && namespaced))
-        kill(init, SIGKILL);
     if (size <= 0)
+        message = (struct message){.kind = MESSAGE_KILL};
+    if (message.kind == MESSAGE_KILL && namespaced) /* the kernel ends all with it; else init has to do that itself */
+        kill(init, SIGKILL);
+    if (size <= 0) { /* init hears of our end as well */
+        send_message(channel, MESSAGE_KILL, 0, "");
         _exit(EXIT_OWN_FAILURE);
+    }
     if (message.kind == MESSAGE_SIGNAL)
         message.value |= (int)((stops & 0xffff) << SIGNAL_BITS);
     send_message(channel, (enum message_kind)message.kind, message.value, "");

@@ -117,9 +117,8 @@ def _find(token: str) -> list[int]:
 def _held() -> dict[str, int]:
     """What this process holds, and what of it is left in the machine."""
     here = os.getpid()
-    children = [
-        int(pid) for pid in os.listdir("/proc") if pid.isdigit() and f"\nPPid:\t{here}\n" in _text(f"/proc/{pid}/status")
-    ]
+    pids = [name for name in os.listdir("/proc") if name.isdigit()]
+    children = [pid for pid in pids if f"\nPPid:\t{here}\n" in _text(f"/proc/{pid}/status")]
     temporary = os.environ.get("TMPDIR", "/tmp")
     return {
         "descriptors": len(os.listdir("/proc/self/fd")),
@@ -127,7 +126,7 @@ def _held() -> dict[str, int]:
         "children": len(children),
         "mounts": _text("/proc/self/mountinfo").count("\n"),
         "files": len([name for name in os.listdir(temporary) if name.startswith("vsbox-")]),
-        "groups": sum("vsbox-" in root for root, _, _ in os.walk("/sys/fs/cgroup")) if os.geteuid() == 0 else 0,
+        "groups": sum(f"vsbox-{here}-" in root for root, _, _ in os.walk("/sys/fs/cgroup")),
     }
 
 

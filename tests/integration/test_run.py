@@ -209,16 +209,23 @@ def test_refused_calls_are_named(tier: str) -> None:
 # ---- what makes no sense ----
 
 BAD = {
-    "nothing": ({}, UsageError), "both": ({"code": "pass", "script": "x"}, UsageError),
-    "empty": ({"code": ""}, UsageError), "bytes": ({"code": b"pass"}, UsageError),
-    "timeout": ({"code": "pass", "timeout": -1}, UsageError), "files": ({"code": "p", "files": {"../x": b""}}, UsageError),
-    "absolute": ({"code": "p", "files": {"/etc/x": b""}}, UsageError), "workdir": ({"code": "p", "workdir": "/none"}, UsageError),
-    "variable": ({"code": "p", "env": {"a=b": "c"}}, UsageError), "packages": ({"code": "p", "packages": "/usr"}, UsageError),
-    "backend": ({"code": "p", "backend": "docker"}, UsageError), "writable": ({"code": "p", "writable": "some"}, UsageError),
-    "args": ({"code": "p", "args": ["x"]}, UsageError), "capture": ({"code": "p", "changes": "capture"}, UsageError),
+    "nothing": ({}, UsageError),
+    "both": ({"code": "pass", "script": "x"}, UsageError),
+    "empty": ({"code": ""}, UsageError),
+    "bytes": ({"code": b"pass"}, UsageError),
+    "timeout": ({"code": "pass", "timeout": -1}, UsageError),
+    "files": ({"code": "p", "files": {"../x": b""}}, UsageError),
+    "absolute": ({"code": "p", "files": {"/etc/x": b""}}, UsageError),
+    "workdir": ({"code": "p", "workdir": "/none"}, UsageError),
+    "variable": ({"code": "p", "env": {"a=b": "c"}}, UsageError),
+    "packages": ({"code": "p", "packages": "/usr"}, UsageError),
+    "backend": ({"code": "p", "backend": "docker"}, UsageError),
+    "writable": ({"code": "p", "writable": "some"}, UsageError),
+    "args": ({"code": "p", "args": ["x"]}, UsageError),
+    "capture": ({"code": "p", "changes": "capture"}, UsageError),
     "root": ({"code": "p", "write": ["/"]}, PolicyError),
     "required": ({"code": "p", "limits": Limits(required=("none",))}, UsageError),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("options", "kind"), BAD.values(), ids=BAD)
@@ -234,12 +241,12 @@ def test_what_vsbox_runs_from_cannot_be_granted_for_writing() -> None:
 
 def test_a_required_limit_is_exact_or_refused() -> None:
     limits = Limits(memory_bytes=300 << 20, required=("memory_bytes",))
-    try:
-        result = run("x = bytearray(600 << 20); x[::4096] = b'x' * len(x[::4096])", limits=limits)
-    except CannotEnforceError as error:
-        assert "control group" in str(error)
-    else:
-        assert result.outcome is Outcome.MEMORY
+    hog = "x = bytearray(600 << 20); x[::4096] = b'x' * len(x[::4096])"
+    if os.geteuid() == 0:
+        assert run(hog, limits=limits).outcome is Outcome.MEMORY
+        return
+    with pytest.raises(CannotEnforceError, match="control group"):
+        run(hog, limits=limits)
 
 
 # ---- async ----
@@ -289,7 +296,8 @@ def project(directory: Path) -> Path:
 
 
 EDIT = (
-    "import os, shutil\nopen('old.txt', 'w').write('one\\n2\\n')\nos.remove('gone')\nopen('new.txt', 'w').write('new\\n')\n"
+    "import os, shutil\nopen('old.txt', 'w').write('one\\n2\\n')\n"
+    "os.remove('gone')\nopen('new.txt', 'w').write('new\\n')\n"
     "os.makedirs('deep/er')\nopen('deep/er/x', 'wb').write(bytes([0, 1]))\nos.symlink('kept', 'link')\n"
     "shutil.rmtree('tree')\nshutil.rmtree('made')\nos.mkdir('made')\nopen('made/after', 'w').write('after')\n"
     "open('kept', 'a').close()"
@@ -339,7 +347,7 @@ def test_a_conflict_changes_nothing(tier: str, project: Path) -> None:
     changes = run(EDIT, workdir=project, changes="capture", backend=tier).changes
     assert changes is not None
     (project / "old.txt").write_text("mine\n")
-    with pytest.raises(ConflictError, match="old.txt"):
+    with pytest.raises(ConflictError, match=r"old\.txt"):
         changes.apply(project)
     assert (project / "old.txt").read_text() == "mine\n"
     assert (project / "gone").exists()
@@ -410,14 +418,16 @@ def test_calls_are_interrupted(tier: str) -> None:
             box.run("1")
 
 
+WAIT = "import time; time.sleep(60)"
 ENDS = {
-    "exit": ("import sys; sys.exit(3)", Outcome.EXITED), "killed": ("import os; os.kill(os.getpid(), 9)", Outcome.SIGNALED),
-    "no channel": ("import os; os.close(4); import time; time.sleep(60)", Outcome.CANCELLED),
-    "rubbish": ("import os; os.write(4, b'\\x05\\0\\0\\0hello')\nimport time; time.sleep(60)", Outcome.CANCELLED),
+    "exit": ("import sys; sys.exit(3)", Outcome.EXITED),
+    "killed": ("import os; os.kill(os.getpid(), 9)", Outcome.SIGNALED),
+    "no channel": (f"import os; os.close(4)\n{WAIT}", Outcome.CANCELLED),
+    "rubbish": (f"import os; os.write(4, b'\\x05\\0\\0\\0hello')\n{WAIT}", Outcome.CANCELLED),
     "flood": ("while True: print('x' * 10000)", Outcome.OUTPUT),
     "hog": ("x = []\nwhile True: x.append(b'x' * (10 << 20))", Outcome.MEMORY),
-    "an answer too long": ("import os; os.write(4, b'\\xff\\xff\\xff\\xff')\nimport time; time.sleep(60)", Outcome.OUTPUT),
-}  # fmt: skip
+    "an answer too long": (f"import os; os.write(4, b'\\xff\\xff\\xff\\xff')\n{WAIT}", Outcome.OUTPUT),
+}
 
 
 @tiers
@@ -437,7 +447,8 @@ def test_what_is_hostile_stays_data(tier: str) -> None:
     """A forged answer is at most an answer; a pickle is bytes."""
     forged = (
         "import json, os, struct\n"
-        "a = json.dumps({'id': 2, 'kind': 'value', 'value': {'type': 'int', 'text': '7', 'json': '__import__(\"os\")'}})\n"
+        "v = {'type': 'int', 'text': '7', 'json': '__import__(\"os\")'}\n"
+        "a = json.dumps({'id': 2, 'kind': 'value', 'value': v})\n"
         "os.write(4, struct.pack('<I', len(a)) + a.encode())\n"
     )
     with Sandbox(backend=tier) as box:
@@ -462,9 +473,9 @@ def test_files_of_a_session(tier: str, directory: Path) -> None:
             f"import os; os.symlink({str(directory)!r}, 'out'); os.symlink('/etc/hostname', 'name'); os.mkfifo('pipe')"
         )
         for name in ("out/x", "name", "pipe", "missing", "a"):
-            with pytest.raises(OSError, match="."):
+            with pytest.raises(OSError, match=r"\w"):
                 box.get(name)
-        with pytest.raises(OSError, match="."):
+        with pytest.raises(OSError, match=r"\w"):
             box.put("out/x", "through a link")
         assert not list(directory.iterdir())
         with pytest.raises(UsageError):
@@ -479,7 +490,10 @@ def test_a_session_in_a_directory_of_ours(tier: str, directory: Path) -> None:
 
 
 def test_rich_values_are_artifacts() -> None:
-    code = "class Table:\n    def _repr_html_(self): return '<table></table>'\n    def _repr_png_(self): return b'png'\nTable()"
+    code = (
+        "class Table:\n    def _repr_html_(self): return '<table></table>'\n"
+        "    def _repr_png_(self): return b'png'\nTable()"
+    )
     with Sandbox() as box:
         found = [(a.media, a.data) for a in box.run(code).artifacts]
     assert found == [("text/html", b"<table></table>"), ("image/png", b"png")]

@@ -56,7 +56,7 @@ def test_a_daemon_does_not_outlive_the_run(person: Person, tier: str) -> None:
 @tiers
 def test_nothing_is_held_afterwards(person: Person, tier: str) -> None:
     """``RUNS=2000 python tests/integration/run_driver.py leaks native`` does it for long."""
-    found = drive(person, "leaks", tier, RUNS="80")
+    found = drive(person, "leaks", tier, RUNS="80", TMPDIR=str(person.directory("tmp")))
     assert found["after"] == found["before"], found
     assert all(found["done"].values())
 

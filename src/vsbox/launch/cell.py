@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from vsbox.backends import choose
 from vsbox.errors import CannotEnforceError, UsageError
 from vsbox.host.collect import collect, look_at
 from vsbox.host.facts import HostFacts
+from vsbox.launch.files import DIRECTORY
 from vsbox.launch.group import Group, make_group
 from vsbox.launch.limits import EXACT_BY_GROUP, Limits, used_bytes
 from vsbox.launch.process import Command, Running, Sink
@@ -41,6 +44,8 @@ Network = Literal["none", "host"]
 SPARE_TASKS: Final = 16
 """Above a limit of processes, so that the meter sees it passed and the kernel stops what outruns it."""
 MOST_PLANS: Final = 16
+SECONDS_TO_LOCK: Final = 60
+"""Between making a directory and locking it there is a moment."""
 BACKENDS: Final = ("native", "landlock")
 
 
@@ -222,7 +227,7 @@ class _Plans:
 
 
 def _memory_file(data: bytes) -> int:
-    descriptor = os.memfd_create("vsbox-plan", os.MFD_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
+    descriptor: int = os.memfd_create("vsbox-plan", os.MFD_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
     os.write(descriptor, data)
     return descriptor
 
@@ -349,12 +354,35 @@ def _copy(source: str, target: str, most_bytes: int) -> None:
     shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
 
 
+SCRATCH: Final = "vsbox-run-"
+
+
 def _make_scratch(stack: contextlib.ExitStack) -> str:
-    scratch = os.path.realpath(tempfile.mkdtemp(prefix="vsbox-run-"))
+    """Make a directory of the host for what is private; locked, so that it is known to be in use."""
+    sweep()
+    scratch = os.path.realpath(tempfile.mkdtemp(prefix=SCRATCH))
     stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+    lock = os.open(scratch, DIRECTORY)
+    stack.callback(os.close, lock)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # type: ignore[attr-defined,unused-ignore]
     for name in ("home", "tmp", "work"):
         os.mkdir(f"{scratch}/{name}", 0o700)
     return scratch
+
+
+@functools.lru_cache(maxsize=1)
+def sweep() -> None:
+    """Remove what programs that were killed left behind; once in the life of a process."""
+    for path in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
+        with contextlib.suppress(OSError):
+            lock = os.open(path, DIRECTORY)
+            try:
+                is_old = os.fstat(lock).st_mtime < time.time() - SECONDS_TO_LOCK
+                if is_old and os.fstat(lock).st_uid == os.geteuid():  # type: ignore[attr-defined,unused-ignore]
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[attr-defined,unused-ignore]
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def _group(limits: Limits) -> Group:
@@ -414,7 +442,7 @@ def watch_private_areas(running: Running, disk_bytes: int) -> None:
     def look() -> tuple[float, float]:
         worst = 0.0
         for area in areas:
-            status = os.statvfs(area)
+            status = os.statvfs(area)  # type: ignore[attr-defined,unused-ignore]
             if status.f_bavail == 0 and status.f_blocks:
                 return float(disk_bytes), float(disk_bytes)
             worst = max(worst, float((status.f_blocks - status.f_bfree) * status.f_frsize))

@@ -7,6 +7,7 @@ where version 2 has no such controller.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import time
@@ -116,23 +117,40 @@ def _write(path: Path, value: object) -> None:
 
 
 def _make_v2(parent: Path, limits: Limits, wanted: frozenset[str]) -> Group | None:
-    """Make a group below one that is ours. It may hold this very process: then its controllers cannot be passed on."""
+    """Make a group below the one that this process is in, where that is ours to divide (delegated)."""
     available = set((parent / "cgroup.controllers").read_text(encoding="ascii").split())
     if not wanted <= available:
         return None
-    for candidate in (parent, parent.parent):  # what is delegated holds us, and beside us there is room
-        with contextlib.suppress(OSError):
-            _write(candidate / "cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(wanted)))
-            directory = candidate / _name()
-            directory.mkdir()
-            group = Group((directory,), wanted, 2)
-            try:
-                _set_v2(directory, limits)
-            except OSError:
-                group.close()
-                raise
-            return group
-    return None
+    words = " ".join(f"+{name}" for name in sorted(wanted))
+    try:
+        _write(parent / "cgroup.subtree_control", words)
+    except OSError as error:
+        if error.errno != errno.EBUSY or not _move_aside(parent):
+            raise
+        _write(parent / "cgroup.subtree_control", words)
+    directory = parent / _name()
+    directory.mkdir()
+    group = Group((directory,), wanted, 2)
+    try:
+        _set_v2(directory, limits)
+    except OSError:
+        group.close()
+        raise
+    return group
+
+
+def _move_aside(parent: Path) -> bool:
+    """Move this process into a group of its own below ``parent``, if nobody else is there; tell whether it was done.
+
+    A group whose controllers are passed on may hold no process ("no internal processes").
+    """
+    own = str(os.getpid())
+    if (parent / "cgroup.procs").read_text(encoding="ascii").split() != [own]:
+        return False
+    aside = parent / f"vsbox-self-{own}"
+    aside.mkdir(exist_ok=True)
+    _write(aside / "cgroup.procs", own)
+    return True
 
 
 def _set_v2(directory: Path, limits: Limits) -> None:
@@ -184,6 +202,8 @@ def make_group(limits: Limits) -> Group:
     mounts = _mounts()
     with contextlib.suppress(OSError):
         place = _place(mounts, "")
+        if place is not None and place.name == f"vsbox-self-{os.getpid()}":
+            place = place.parent
         group = _make_v2(place, limits, wanted) if place is not None else None
         if group is not None:
             return group

@@ -105,7 +105,7 @@ class Running:
         self._selector = selectors.DefaultSelector()
         self._open: dict[int, Callable[[], object]] = {}
         self._wake, self._woken = socket.socketpair()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # type: ignore[attr-defined,unused-ignore]
         self._pipes: list[int] = []
         try:
             self._start(command, theirs)
@@ -155,7 +155,7 @@ class Running:
 
     def watch(self, descriptor: int, serve: Callable[[], object], *, writing: bool = False) -> None:
         """Call ``serve`` whenever a descriptor is ready, until :meth:`forget`."""
-        os.set_blocking(descriptor, False)
+        os.set_blocking(descriptor, False)  # type: ignore[attr-defined,unused-ignore]
         self._open[descriptor] = serve
         self._selector.register(descriptor, selectors.EVENT_WRITE if writing else selectors.EVENT_READ, serve)
 
@@ -218,9 +218,9 @@ class Running:
 
     def _hear(self) -> bool:
         """Take one packet; tell whether there may be more."""
-        space = socket.CMSG_SPACE(array.array("i", [0]).itemsize)
+        space = socket.CMSG_SPACE(array.array("i", [0]).itemsize)  # type: ignore[attr-defined,unused-ignore]
         try:
-            packet, ancillary, _, _ = self._control.recvmsg(PACKET_BYTES, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+            packet, ancillary, _, _ = self._control.recvmsg(PACKET_BYTES, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))  # type: ignore[attr-defined,unused-ignore]
         except BlockingIOError:
             return True
         except ConnectionResetError:
@@ -250,7 +250,7 @@ class Running:
         if len(packet) < HEAD.size or len(self.violations) >= MOST_VIOLATIONS:
             return
         _, number, _, pid, _, _, _, *_, name = HEAD.unpack_from(packet)
-        call = name_of_call(number, os.uname().machine)
+        call = name_of_call(number, os.uname().machine)  # type: ignore[attr-defined,unused-ignore]
         program = name.split(b"\0")[0].decode(errors="replace")
         self.violations.append(Violation(call, reason(call, "errno EPERM", ALLOWED), program, pid))
 
@@ -381,7 +381,7 @@ class Running:
         pause = 0.0005
         while self._process.returncode is None:
             try:
-                done, status, spent = os.wait4(self._process.pid, os.WNOHANG)
+                done, status, spent = os.wait4(self._process.pid, os.WNOHANG)  # type: ignore[attr-defined,unused-ignore]
             except ChildProcessError:  # somebody waits for every child of this process
                 self._process.returncode = -1
                 break

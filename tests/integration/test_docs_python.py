@@ -73,11 +73,13 @@ def test_page_has_blocks(name: str) -> None:
     assert name in {page.stem for page in PAGES}
 
 
+STRUCTURES = (
+    vsbox.Limits, vsbox.Usage, vsbox.LimitHit, vsbox.Violation, vsbox.Result, vsbox.Change, vsbox.Reply, vsbox.Value,
+    vsbox.Artifact, vsbox.Changes,
+)  # fmt: skip
 ROWS = {
     *(f"| `{name}` |" for name in ["code", *(run.__kwdefaults__ or {})]),
-    *(f"| `{name}` |" for kind in (vsbox.Limits, vsbox.Usage, vsbox.LimitHit, vsbox.Violation, vsbox.Result, vsbox.Change)
-      for name in kind.__struct_fields__),
-    *(f"| `{name}` |" for kind in (vsbox.Reply, vsbox.Value, vsbox.Artifact, vsbox.Changes) for name in kind.__struct_fields__),
+    *(f"| `{name}` |" for kind in STRUCTURES for name in kind.__struct_fields__),
     *(f"| `{outcome.name}` |" for outcome in vsbox.Outcome),
     *(f"`{name}`" for name in vsbox.__all__),
     *(f"`{name}" for name in (Sandbox.__init__.__kwdefaults__ or {})),

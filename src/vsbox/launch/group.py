@@ -116,11 +116,18 @@ def _write(path: Path, value: object) -> None:
     path.write_text(str(value), encoding="ascii")
 
 
-def _make_v2(parent: Path, limits: Limits, wanted: frozenset[str]) -> Group | None:
-    """Make a group below the one that this process is in, where that is ours to divide (delegated)."""
-    available = set((parent / "cgroup.controllers").read_text(encoding="ascii").split())
-    if not wanted <= available:
-        return None
+def _make_v2(place: Path, limits: Limits, wanted: frozenset[str]) -> Group | None:
+    """Make a group below the one that this process is in, or beside it: where that is ours to divide (delegated)."""
+    for parent in (place, place.parent):
+        with contextlib.suppress(OSError):
+            if wanted <= set((parent / "cgroup.controllers").read_text(encoding="ascii").split()):
+                _pass_on(parent, wanted)
+                return _make_below(parent, limits, wanted)
+    return None
+
+
+def _pass_on(parent: Path, wanted: frozenset[str]) -> None:
+    """Let the groups below have these controllers."""
     words = " ".join(f"+{name}" for name in sorted(wanted))
     try:
         _write(parent / "cgroup.subtree_control", words)
@@ -128,10 +135,17 @@ def _make_v2(parent: Path, limits: Limits, wanted: frozenset[str]) -> Group | No
         if error.errno != errno.EBUSY or not _move_aside(parent):
             raise
         _write(parent / "cgroup.subtree_control", words)
+
+
+def _make_below(parent: Path, limits: Limits, wanted: frozenset[str]) -> Group:
     directory = parent / _name()
     directory.mkdir()
     group = Group((directory,), wanted, 2)
     try:
+        # pids alone can be passed on by a group that holds processes, and what is below can then hold none
+        if (directory / "cgroup.type").read_text(encoding="ascii").strip() != "domain":
+            _write(parent / "cgroup.subtree_control", " ".join(f"-{name}" for name in sorted(wanted)))
+            raise OSError(errno.EOPNOTSUPP, "not a group for processes", str(directory))
         _set_v2(directory, limits)
     except OSError:
         group.close()

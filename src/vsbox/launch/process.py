@@ -15,9 +15,9 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NoReturn
 
-from vsbox.errors import LauncherError
+from vsbox.errors import LauncherError, VsboxError
 from vsbox.host.collect import find_launcher
 from vsbox.launch.group import Group
 from vsbox.launch.limits import Limits, Meter, Sample
@@ -404,11 +404,11 @@ class Running:
             return (*self._cause, None)
         limits = self.limits
         if self._last is None:
+            self._raise_for_launcher()
             raise LauncherError("cannot tell how the run ended: its launcher was killed", hint="was memory short?")
         kind, value, text = self._last
         if kind == FAILED:
-            first, _, hint = text.removeprefix("vsbox: ").partition("\n")
-            raise LauncherError(first, hint=hint.strip() or None)
+            self._raise(text)
         if limits.memory_bytes is not None and self.group.memory_kills():
             return Outcome.MEMORY, LimitHit("memory_bytes", limits.memory_bytes, limits.memory_bytes), None
         if kind == KILLED:
@@ -420,6 +420,16 @@ class Running:
         if value and limits.processes is not None and self.group.refused_forks():
             return Outcome.PROCESSES, LimitHit("processes", limits.processes, limits.processes), None
         return Outcome.EXITED, None, value
+
+    def _raise_for_launcher(self) -> None:
+        """Raise what the launcher said before it could say so by its socket: on standard error, as it always does."""
+        said = bytes(self.stderr.kept).decode(errors="replace")
+        if self._process.returncode == VsboxError.exit_code and said.startswith("vsbox: "):
+            self._raise(said)
+
+    def _raise(self, text: str) -> NoReturn:
+        first, _, hint = text.removeprefix("vsbox: ").partition("\n")
+        raise LauncherError(first, hint=hint.strip() or None)
 
     def _judge_signal(self, number: int, usage: Usage) -> tuple[Outcome, LimitHit | None, int | None]:
         limits = self.limits

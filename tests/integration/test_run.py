@@ -443,6 +443,21 @@ def test_sessions_end_with_a_cause(tier: str, code: str, outcome: Outcome) -> No
 
 
 @tiers
+def test_a_call_has_limits_of_its_own(tier: str) -> None:
+    with Sandbox(backend=tier, limits=Limits(cpu_seconds=20)) as box:
+        busy = "import time\nend = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+        assert box.run(busy, limits=Limits(cpu_seconds=5)).ok
+        assert box.run(busy, limits=Limits(cpu_seconds=5)).ok
+        reply = box.run("while True: pass", limits=Limits(cpu_seconds=0.5))
+        assert (reply.outcome, reply.alive) == (Outcome.CPU, False)
+        assert reply.limit is not None
+        assert reply.limit.limit == 0.5
+    with Sandbox(backend=tier) as box:
+        flood = box.run("print('x' * 100_000)", limits=Limits(output_bytes=1000))
+        assert flood.outcome is Outcome.OUTPUT
+
+
+@tiers
 def test_what_is_hostile_stays_data(tier: str) -> None:
     """A forged answer is at most an answer; a pickle is bytes."""
     forged = (

@@ -101,6 +101,7 @@ class Running:
         self._peak_memory = 0
         self._most_tasks = 0
         self._room = limits.output_bytes
+        self._cpu_before = 0.0
         self._disks: Callable[[], tuple[float, float]] | None = None
         self._selector = selectors.DefaultSelector()
         self._open: dict[int, Callable[[], object]] = {}
@@ -194,9 +195,11 @@ class Running:
         """Set what tells how much of the private areas is used, and how much there is."""
         self._disks = look
 
-    def more_output(self) -> None:
-        """Let as much output be written again as at the start."""
-        self._room = self.limits.output_bytes
+    def begin_call(self, limits: Limits) -> None:
+        """Begin to count processor time and output anew, against these limits."""
+        self.limits = limits
+        self._room = limits.output_bytes
+        self._cpu_before = self._meter.sample().cpu_seconds if limits.cpu_seconds is not None else 0.0
 
     # ---- the launcher ----
 
@@ -340,8 +343,9 @@ class Running:
         if limits.memory_bytes is not None and (sample.memory_bytes > limits.memory_bytes or self.group.memory_kills()):
             most = max(sample.memory_bytes, limits.memory_bytes)
             self.end(Outcome.MEMORY, LimitHit("memory_bytes", limits.memory_bytes, most))
-        if limits.cpu_seconds is not None and sample.cpu_seconds > limits.cpu_seconds:
-            self.end(Outcome.CPU, LimitHit("cpu_seconds", limits.cpu_seconds, sample.cpu_seconds))
+        cpu = sample.cpu_seconds - self._cpu_before
+        if limits.cpu_seconds is not None and cpu > limits.cpu_seconds:
+            self.end(Outcome.CPU, LimitHit("cpu_seconds", limits.cpu_seconds, cpu))
         if self._disks is not None:
             used, size = self._disks()
             if used >= size:

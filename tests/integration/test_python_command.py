@@ -51,7 +51,8 @@ def test_code_runs_confined(run, person: Person, place: Path) -> None:
 
 
 def test_streams_are_the_callers_and_the_status_is_the_codes(run, person: Person, place: Path) -> None:
-    person.write(place / "prog.py", "import sys\nprint(*sys.argv[1:], sys.stdin.read())\nsys.stderr.write('e')\nsys.exit(7)")
+    code = "import sys; print(*sys.argv[1:], sys.stdin.read()); sys.stderr.write('e'); sys.exit(7)"
+    person.write(place / "prog.py", code)
     done = run("prog.py", "--network", "-h", input="typed", cwd=place)
     assert (done.returncode, done.stdout, done.stderr) == (7, "--network -h typed\n", "e")
     assert run(input="print(6 * 7)").stdout == "42\n"
@@ -131,8 +132,8 @@ def test_a_prompt_on_a_terminal(terminal: Terminal, tier: str) -> None:
     terminal.run("export PYTHON_BASIC_REPL=1")
     terminal.start(f"{sys.executable} -m vsbox python --backend {tier}")
     terminal.expect(">>> ")
-    terminal.send("import os; os.isatty(0) and os.isatty(1) and os.ttyname(0)\n")
-    terminal.expect(r"'/dev/pts/[0-9]+'\r\n>>> ")
+    terminal.send("import os; os.isatty(0) and os.isatty(1)\n")
+    terminal.expect(r"True\r\n>>> ")
     terminal.send("import time; time.sleep(60)\n")
     terminal.press("\x03")
     assert terminal.expect(">>> ").count("KeyboardInterrupt") == 1

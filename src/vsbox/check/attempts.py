@@ -348,7 +348,7 @@ def _on_what_is_inherited() -> Tuple[Attempt, ...]:
         Attempt("use an inherited socket", "descriptors", "fstat(2)", use_socket),
         Attempt("reopen standard input for writing", "files", "open(2) of /proc/self/fd/0",
                 lambda t: open_only("/proc/self/fd/0", os.O_WRONLY)),
-        Attempt("find the secret in any environment", "environment", "open(2) of /proc/*/environ",
+        Attempt("find the secret in any environment", "processes", "open(2) of /proc/*/environ",
                 lambda t: must([text for text in contents("environ") if t["mark"].encode() in text])),
         Attempt("preload a library", "environment", "getenv(3) of LD_PRELOAD", lambda t: os.environ["LD_PRELOAD"]),
         Attempt("find a key of the session", "keyring", "keyctl(2), KEYCTL_SEARCH", find_key),

@@ -434,9 +434,10 @@ def start(
     stdout: Sink = None,
     stderr: Sink = None,
     kept: int = -1,
+    foreground: bool = False,
 ) -> Running:
     """Start a prepared run."""
-    command = Command(prepared.plan, argv, prepared.variables, stdin, kept)
+    command = Command(prepared.plan, argv, prepared.variables, stdin, kept, foreground)
     running = Running(
         command, limits=limits, group=prepared.group, exports=prepared.exports, stdout=stdout, stderr=stderr
     )

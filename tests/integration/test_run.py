@@ -150,6 +150,24 @@ def test_a_working_directory(tier: str, directory: Path) -> None:
     assert run("open('c', 'w')", workdir=directory, writable=[directory], backend=tier).ok
 
 
+def test_what_the_host_would_execute_in_the_working_directory(directory: Path) -> None:
+    """What is there cannot be changed where mounts protect it; what is new is named."""
+    (directory / ".git").mkdir()
+    (directory / ".git" / "config").write_text("mine")
+    code = (
+        "try:\n    open('.git/config', 'w')\nexcept OSError as e:\n    print(e.strerror)\n"
+        "open('.envrc', 'w')"
+    )
+    result = run(code, workdir=directory, backend="native")
+    assert result.stdout == "Read-only file system\n"
+    assert (directory / ".git" / "config").read_text() == "mine"
+    assert (result.files.created, result.files.protected) == ((".envrc",), (".envrc",))
+    same = run("open('.git/config', 'w')", workdir=directory, mount_point=str(directory), backend="native")
+    assert "Read-only" in same.stderr
+    control = run(code, workdir=directory, backend="landlock")
+    assert control.files.protected == (".envrc", ".git/config") or ".git/config" in control.files.protected
+
+
 def test_places_inside(directory: Path) -> None:
     (directory / "data").write_text("data")
     code = "print(open('/data/data').read()); import os; print(os.getcwd())"

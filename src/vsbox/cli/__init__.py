@@ -16,6 +16,7 @@ COMMANDS = {
     "wrap": "vsbox.cli.wrap",
     "unwrap": "vsbox.cli.wrap",
     "exec": "vsbox.cli.exec_",
+    "python": "vsbox.cli.python",
     "allow": "vsbox.cli.allow",
     "deny": "vsbox.cli.allow",
     "expose": "vsbox.cli.expose",
@@ -33,7 +34,7 @@ COMMANDS = {
 }
 
 
-PLANNED = ("apparmor", "run", "python")
+PLANNED = ("apparmor", "run")
 
 
 def _refuse_slip(word: str) -> None:

@@ -33,6 +33,7 @@ from vsbox.plan.cell import CELL_ROOT, HOME, Cell, compile_cell
 from vsbox.plan.encode import encode
 from vsbox.plan.environment import search_path
 from vsbox.plan.model import Interpreter, Tier
+from vsbox.plan.project import is_protected_name
 from vsbox.plan.receipt import Receipt
 from vsbox.plan.system import candidates
 from vsbox.policy.grants import check_path, is_below
@@ -94,7 +95,6 @@ class Environment:
     mounts: tuple[str, ...] = ()
 
 
-@functools.lru_cache(maxsize=32)
 def find_environment(packages: str | None, tier: Tier) -> Environment:
     """Return the Python of a box, of an environment, or the running one.
 
@@ -120,6 +120,7 @@ def _with_tree(interpreter: Interpreter, *trees: str) -> Interpreter:
     return msgspec.structs.replace(interpreter, trees=tuple(dict.fromkeys((*trees, *interpreter.trees))))
 
 
+@functools.lru_cache(maxsize=1)
 def _running_environment() -> Environment:
     real = os.path.realpath(sys.executable)
     trees = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, os.path.dirname(os.path.dirname(real))}
@@ -235,6 +236,12 @@ def _memory_file(data: bytes) -> int:
 PLANS: Final = _Plans()
 
 
+def protected_names(directory: str) -> list[str]:
+    """Return what lies in a directory that the user's own tools would execute, links left out."""
+    with os.scandir(directory) as entries:
+        return sorted(e.name for e in entries if is_protected_name(e.name) and not e.is_symlink())
+
+
 def _policy(wanted: Wanted, environment: Environment, scratch: str | None, tier: Tier) -> Policy:
     words = [*environment.mounts]
     write = list(wanted.write)
@@ -245,6 +252,9 @@ def _policy(wanted: Wanted, environment: Environment, scratch: str | None, tier:
         else:
             option = "--bind" if wanted.workdir_access == "write" else "--ro-bind"
             words += [option, wanted.workdir, wanted.mount_point]
+    if tier is Tier.NAMESPACES and wanted.workdir is not None and not wanted.capture:
+        for name in protected_names(wanted.workdir):
+            words += ["--ro-bind", f"{wanted.workdir}/{name}", f"{wanted.mount_point}/{name}"]
     for source, target, writable in wanted.mounts:
         words += ["--bind" if writable else "--ro-bind", source, check_path(target, key="mounts")]
     if scratch is not None:
@@ -307,7 +317,9 @@ def _prepare(
 
     def make() -> tuple[bytes, Receipt]:
         named = (*policy.allowed_paths, *policy.read_only_paths, *environment.interpreter.trees)
-        sources = (*(mount[0] for mount in wanted.mounts), *environment.mounts[1:], *filter(None, (source, scratch)))
+        below = () if source is None else tuple(f"{source}/{name}" for name in protected_names(source))
+        mounted = (*(mount[0] for mount in wanted.mounts), *environment.mounts[1:])
+        sources = (*below, *mounted, *filter(None, (source, scratch)))
         plan = compile_cell(policy, cell, facts_for((*named, *environment.interpreter.libraries, *sources)), tier)
         return encode(plan.steps), plan.receipt
 
@@ -422,9 +434,10 @@ def start(
     stdout: Sink = None,
     stderr: Sink = None,
     kept: int = -1,
+    foreground: bool = False,
 ) -> Running:
     """Start a prepared run."""
-    command = Command(prepared.plan, argv, prepared.variables, stdin, kept)
+    command = Command(prepared.plan, argv, prepared.variables, stdin, kept, foreground)
     running = Running(
         command, limits=limits, group=prepared.group, exports=prepared.exports, stdout=stdout, stderr=stderr
     )

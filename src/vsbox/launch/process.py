@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NoReturn
 
 from vsbox.errors import LauncherError, VsboxError
@@ -35,8 +36,8 @@ SECONDS_TO_END: Final = 5.0
 SHORTEST_LOOK, LONGEST_LOOK = 0.02, 0.1
 MOST_VIOLATIONS: Final = 100
 
-Sink = Callable[[bytes], object] | None
-"""What is done with output: None keeps it."""
+Sink = Callable[[bytes], object] | int | None
+"""What is done with output: None keeps it, a descriptor is given to the payload as it is."""
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Output:
     def take(self, data: bytes, room: int) -> None:
         """Take a piece, of which ``room`` bytes may still be kept."""
         self.total += len(data)
-        if self.sink is not None:
+        if callable(self.sink):
             self.sink(data)
         else:
             self.kept += data[: max(room, 0)]
@@ -68,13 +69,17 @@ class End:
 
 @dataclass(frozen=True)
 class Command:
-    """What is started: the encoded plan (a descriptor), arguments, variables, input; ``kept``: a descriptor for it."""
+    """What is started: the encoded plan (a descriptor), arguments, variables, input; ``kept``: a descriptor for it.
+
+    ``foreground``: it stays in the caller's process group, so the terminal's signals reach it as they do the caller.
+    """
 
     plan: int
     argv: tuple[str, ...]
     variables: Mapping[str, str]
     stdin: bytes | int = b""
     kept: int = -1
+    foreground: bool = False
 
 
 class Running:
@@ -119,8 +124,9 @@ class Running:
     def _start(self, command: Command, theirs: socket.socket) -> None:
         words = [find_launcher(), "run", command.plan, theirs.fileno(), command.kept, self.group.word, *command.argv]
         descriptors = [command.plan, theirs.fileno(), *([command.kept] if command.kept >= 0 else [])]
-        out, their_out = self._pipe()
-        err, their_err = self._pipe()
+        read: dict[int, Output] = {}
+        handed: list[int] = []
+        their_out, their_err = (self._stream(output, read, handed) for output in (self.stdout, self.stderr))
         source: int = subprocess.DEVNULL
         if isinstance(command.stdin, int):
             source = command.stdin
@@ -130,19 +136,20 @@ class Running:
         try:
             self._process = subprocess.Popen(
                 [str(word) for word in words], stdin=source, stdout=their_out, stderr=their_err, cwd="/",
-                env=dict(command.variables), pass_fds=descriptors, start_new_session=True,
+                env=dict(command.variables), pass_fds=descriptors,
+                start_new_session=not command.foreground,
             )  # fmt: skip
         except (OSError, ValueError) as error:  # an argument holds NUL
             cause = getattr(error, "strerror", None) or error
             raise LauncherError(f"cannot start {command.argv[0]}: {cause}") from error
-        theirs_now = [their_out, their_err] + ([source] if command.stdin and not isinstance(command.stdin, int) else [])
+        theirs_now = [*handed, *([source] if command.stdin and not isinstance(command.stdin, int) else [])]
         for descriptor in theirs_now:
             self._pipes.remove(descriptor)
             os.close(descriptor)
         self._meter = Meter(self._process.pid)
-        self.watch(out, lambda: self._read(out, self.stdout))
-        self.watch(err, lambda: self._read(err, self.stderr))
-        self._streams = {out: self.stdout, err: self.stderr}
+        for descriptor, output in read.items():
+            self.watch(descriptor, partial(self._read, descriptor, output))
+        self._streams = read
         if source >= 0 and not isinstance(command.stdin, int):
             self.watch(self._stdin, self._feed, writing=True)
         self._control.setblocking(False)
@@ -153,6 +160,15 @@ class Running:
         ends = os.pipe()
         self._pipes += ends
         return ends
+
+    def _stream(self, output: Output, read: dict[int, Output], handed: list[int]) -> int:
+        """Return what the payload writes to; note the end that is read here, and that the other is to be closed."""
+        if isinstance(output.sink, int):
+            return output.sink
+        ours, theirs = self._pipe()
+        read[ours] = output
+        handed.append(theirs)
+        return theirs
 
     def watch(self, descriptor: int, serve: Callable[[], object], *, writing: bool = False) -> None:
         """Call ``serve`` whenever a descriptor is ready, until :meth:`forget`."""
@@ -182,10 +198,14 @@ class Running:
         with contextlib.suppress(OSError):
             self._wake.send(b"c")
 
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the payload; from any thread. In the foreground, one that its group got counts once."""
+        with contextlib.suppress(OSError):
+            self._control.send(MESSAGE.pack(SIGNAL, number) + b"\0")
+
     def interrupt(self) -> None:
         """Send SIGINT to the payload; from any thread."""
-        with contextlib.suppress(OSError):
-            self._control.send(MESSAGE.pack(SIGNAL, 2) + b"\0")
+        self.send_signal(2)
 
     def go(self) -> None:
         """Let a payload start that waits."""

@@ -209,6 +209,6 @@ int probe_main(int argc, char **argv)
     probe_child("pidfd_getfd", 0, try_descriptor_copy);
     print_result("proc_children", probe_children());
     print_result("openat2", open_no_symlinks("/", O_PATH) < 0 ? errno : 0);
-    print_result("close_range", sys_close_range(~0u - 1, ~0u, 0) < 0 ? errno : 0);
+    print_result("close_range", sys_close_range(~0u - 1, ~0u, 4 /* CLOSE_RANGE_CLOEXEC: Linux 5.11 */) < 0 ? errno : 0);
     return 0;
 }

@@ -1,7 +1,7 @@
 """People, boxes and the vocabulary that tests share.
 
 ``VSBOX_MUST_WORK`` (names separated by commas: root, user, namespaces, landlock, seccomp, shells, index, libseccomp,
-sanitizers, python, bubblewrap) turns a skip for want of that thing into a failure.
+sanitizers, python, bubblewrap, vm) turns a skip for want of that thing into a failure.
 """
 
 from __future__ import annotations

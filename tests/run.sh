@@ -34,4 +34,7 @@ done
 echo "== tests"
 # xdist wants every worker to collect the same tests: some are parametrised by sets
 export PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0
+if [ -n "${VSBOX_VM_SCENARIOS:-}" ]; then
+    (cd tests && python -m vm fetch)
+fi
 "$place/venv/bin/python" -m pytest -p no:cacheprovider -n 2 --dist loadfile "$@"

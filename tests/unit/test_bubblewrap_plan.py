@@ -120,6 +120,17 @@ def test_auto_takes_native_first() -> None:
     assert choose("auto", with_bwrap(machine())).backend.name == "native"
 
 
+NO_PERMISSION = (
+    "No permissions to create new namespace, likely because the kernel does not allow non-privileged user namespaces."
+)
+DENIED = "Creating new namespace failed: Permission denied"
+TOO_MANY = "Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)"
+
+
+def without_namespaces(errno: str, answer: str) -> HostFacts:
+    return with_bwrap(machine(probes={"user_namespace": errno}), answer=answer)
+
+
 LACKING: list[tuple[HostFacts, str, str]] = [
     (machine(), "bubblewrap", "apt-get install bubblewrap"),
     (with_bwrap(machine(), version="0.4.1", options=("bind", "args")), "(/usr/bin/bwrap is 0.4.1", "apt-get"),
@@ -127,7 +138,12 @@ LACKING: list[tuple[HostFacts, str, str]] = [
     (with_bwrap(machine(), answer="loopback: Failed RTM_NEWADDR: Operation not permitted"), "RTM_NEWADDR", "profile"),
     (with_bwrap(machine(), answer="The --size option is not permitted in setuid mode"), "setuid mode", "chmod u-s"),
     (with_bwrap(machine(), answer="Can't mount proc on /newroot/proc"), "mount proc", "unmasked"),
-    (with_bwrap(machine(probes={"openat2": "ENOSYS"})), "openat2(2) (ENOSYS)", ""),
+    (without_namespaces("EPERM", NO_PERMISSION), "No permissions", "unprivileged_userns_clone=1"),
+    (without_namespaces("EACCES", NO_PERMISSION), "No permissions", "bwrap-userns-restrict"),
+    (without_namespaces("EACCES", DENIED), "denied", "bwrap-userns-restrict"),
+    (without_namespaces("ENOSPC", TOO_MANY), "ENOSPC", "max_user_namespaces"),
+    (with_bwrap(machine(probes={"openat2": "ENOSYS"})), "openat2(2) (ENOSYS)", "Linux 5.6"),
+    (with_bwrap(machine(probes={"close_range": "EINVAL"})), "close_range(2) (EINVAL)", "Linux 5.11"),
     (with_bwrap(machine(probes={"seccomp": "EINVAL"})), "seccomp filters (EINVAL)", ""),
     (msgspec.structs.replace(with_bwrap(machine()), machine="riscv64"), "riscv64", ""),
     (msgspec.structs.replace(with_bwrap(machine()), system="Darwin"), "Linux", ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import msgspec
@@ -12,6 +13,7 @@ from vsbox.backends import choose
 from vsbox.backends import landlock as landlock_backend
 from vsbox.backends import native as native_backend
 from vsbox.errors import CannotEnforceError
+from vsbox.host import collect
 from vsbox.host.facts import HostFacts
 from vsbox.plan import landlock, steps
 from vsbox.plan.compile import compile_plan
@@ -30,9 +32,8 @@ LACKING_WITHOUT_NAMESPACES = {
     **{abi: set() for abi in (6, 7, 8, 9, 10)},
 }
 LACKING_WITH_NAMESPACES = {
-    0: {A.DESCRIPTORS, A.ABSTRACT_SOCKETS},
-    **{abi: {A.ABSTRACT_SOCKETS} for abi in (1, 2, 3, 4, 5)},
-    **{abi: set() for abi in (6, 7, 8, 9, 10)},
+    0: {A.DESCRIPTORS},
+    **{abi: set() for abi in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)},
 }
 TABLES = {Tier.LANDLOCK: LACKING_WITHOUT_NAMESPACES, Tier.NAMESPACES: LACKING_WITH_NAMESPACES}
 CASES = [(tier, abi) for tier in CONFINING for abi in ABIS]
@@ -88,6 +89,13 @@ def test_each_has_to_be_named(tier: Tier, abi: int, missing: Aspect) -> None:
     others = [aspect.value for aspect in TABLES[tier][abi] - {missing}]
     with pytest.raises(CannotEnforceError, match=missing.value):
         compiled(machine(landlock=abi), tier, policy(allow_degraded=others))
+
+
+@pytest.mark.parametrize("abi", [1, 5])
+def test_an_old_landlock_without_the_broker_closes_no_socket_of_the_host(abi: int) -> None:
+    facts = machine(landlock=abi, probes={"seccomp_listener": "EINVAL"})
+    assert lacking(facts, Tier.NAMESPACES) == {A.UNIX_SOCKETS, A.ABSTRACT_SOCKETS}
+    assert lacking(facts, Tier.NAMESPACES, network="none") == {A.UNIX_SOCKETS}
 
 
 @pytest.mark.parametrize("tier", CONFINING)
@@ -270,29 +278,40 @@ def test_auto_takes_the_strongest() -> None:
     assert choice.passed_over == ()
 
 
-@pytest.mark.parametrize(("errno", "advice"), ADVICE)
-def test_without_user_namespaces_auto_takes_landlock_and_says_why(errno: str, advice: str) -> None:
-    choice = choose("auto", machine(probes={"user_namespace": errno}))
+@pytest.mark.parametrize(("answer", "advice"), ADVICE)
+def test_without_user_namespaces_auto_takes_landlock_and_says_why(answer: str, advice: str) -> None:
+    choice = choose("auto", machine(probes={"user_namespace": answer}))
     assert choice.backend is landlock_backend.BACKEND
     ((name, (missing,)), (other, _)) = choice.passed_over
     assert (name, other) == ("native", "bubblewrap")
-    assert errno in missing.what
+    assert answer in missing.what
     assert advice in missing.remedy
 
 
-@pytest.mark.parametrize(("errno", "advice"), ADVICE)
-def test_native_by_name_refuses_with_the_advice(errno: str, advice: str) -> None:
+@pytest.mark.parametrize(("answer", "advice"), ADVICE)
+def test_native_by_name_refuses_with_the_advice(answer: str, advice: str) -> None:
     with pytest.raises(CannotEnforceError) as caught:
-        choose("native", machine(probes={"user_namespace": errno}))
-    assert f"user namespaces ({errno})" in str(caught.value)
+        choose("native", machine(probes={"user_namespace": answer}))
+    assert f"user namespaces ({answer})" in str(caught.value)
     assert "landlock" not in str(caught.value)
     assert advice in (caught.value.hint or "")
+
+
+def test_without_a_user_namespace_native_lacks_that_alone() -> None:
+    """The rest was tried in one. Advice for what fails in one would lead astray."""
+    ((_, missing), _) = choose("auto", ubuntu()).passed_over
+    assert [item.what for item in missing] == ["user namespaces (EACCES)"]
 
 
 def test_ubuntu_gets_landlock() -> None:
     choice = choose("auto", ubuntu())
     assert choice.backend.tier is Tier.LANDLOCK
     assert "apparmor" in choice.passed_over[0][1][0].remedy
+
+
+def test_errors_have_the_names_that_advice_goes_by() -> None:
+    assert collect._named(f"-{errno.EOPNOTSUPP}") == "EOPNOTSUPP"
+    assert collect._named(f"-{errno.EPERM}") == "EPERM"
 
 
 @pytest.mark.parametrize(("answer", "advice"), [("ENOSYS", "5.13"), ("EOPNOTSUPP", "lsm=")])

@@ -34,7 +34,7 @@ def missing(facts: HostFacts) -> tuple[Missing, ...]:
         what = f"bubblewrap 0.8 or newer ({found.program} is {found.version} without {without})"
         return (Missing(what, INSTALL), *lacking)
     if found.answer != "ok":
-        return (Missing(f"a bubblewrap that works here ({found.answer})", _remedy(found.answer)), *lacking)
+        return (Missing(f"a bubblewrap that works here ({found.answer})", _remedy(facts, found.answer)), *lacking)
     return lacking
 
 
@@ -42,13 +42,21 @@ REMEDIES: Final = (
     ("setuid mode", "make it an ordinary program, since with set-user-id it limits no size: chmod u-s /usr/bin/bwrap"),
     ("uid map", "load the AppArmor profile bwrap-userns-restrict"),
     ("RTM_NEWADDR", "load the AppArmor profile bwrap-userns-restrict"),
-    ("No permissions to create", "sysctl -w kernel.unprivileged_userns_clone=1"),
-    ("proc", "run the container with an unmasked /proc (docker run --security-opt systempaths=unconfined)"),
+    ("mount proc", "run the container with an unmasked /proc (docker run --security-opt systempaths=unconfined)"),
 )  # fmt: skip
 """What bwrap says, and what helps; the first that fits."""
+NO_NAMESPACE: Final = ("No permissions to create", "Creating new namespace failed")
+"""What bwrap says for want of a user namespace, whatever the cause: the launcher's own attempt tells causes apart."""
+BY_OWN_ATTEMPT: Final = {
+    "EPERM": "sysctl -w kernel.unprivileged_userns_clone=1",
+    "ENOSPC": "sysctl -w user.max_user_namespaces=15000",
+    "EACCES": "load the AppArmor profile bwrap-userns-restrict",
+}
 
 
-def _remedy(answer: str) -> str:
+def _remedy(facts: HostFacts, answer: str) -> str:
+    if answer.startswith(NO_NAMESPACE):
+        return BY_OWN_ATTEMPT.get(facts.probes.get("user_namespace", ""), "")
     return next((remedy for text, remedy in REMEDIES if text in answer), "")
 
 

@@ -16,7 +16,12 @@ FOR_EVERY_BACKEND: Final = {
     "close_range": "close_range(2)",
 }
 """Probes that have to work, and what they try."""
-NO_REMEDIES: Final[Mapping[tuple[str, str], str]] = {}
+REMEDIES: Final[Mapping[tuple[str, str], str]] = {
+    ("openat2", "ENOSYS"): "Linux 5.6 or newer",
+    ("close_range", "ENOSYS"): "Linux 5.11 or newer",
+    ("close_range", "EINVAL"): "Linux 5.11 or newer, for CLOSE_RANGE_CLOEXEC",
+}
+"""What helps, by probe and answer."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ def missing_machine(facts: HostFacts) -> tuple[Missing, ...]:
 
 
 def missing_probes(
-    facts: HostFacts, needed: Mapping[str, str], remedies: Mapping[tuple[str, str], str] = NO_REMEDIES
+    facts: HostFacts, needed: Mapping[str, str], remedies: Mapping[tuple[str, str], str] = REMEDIES
 ) -> tuple[Missing, ...]:
     """Return what did not work when tried; ``needed``: probes and what they are, ``remedies``: by probe and answer."""
     return tuple(

@@ -93,7 +93,14 @@ def _print(facts: HostFacts, report: dict[str, object]) -> None:
             click.echo(f"           lacks {item['what']}" + (f"; add it: {item['remedy']}" if item["remedy"] else ""))
         for gap in backend["cannot_enforce"]:
             click.echo(f"           cannot enforce {gap['aspect']}; needs {gap['advice']}")
+    click.echo(f"\n{_conclusion(report)}")
+
+
+def _conclusion(report: dict[str, object]) -> str:
     if report["refusal"]:
-        click.echo(f"\nboxes cannot run here: {report['refusal']}")
-    else:
-        click.echo(f"\nboxes use {report['uses']}: the strongest that works here")
+        return f"boxes cannot run here: {report['refusal']}"
+    (used,) = (backend for backend in report["backends"] if backend["name"] == report["uses"])  # type: ignore[attr-defined]
+    if not used["cannot_enforce"]:
+        return f"boxes use {used['name']}: the strongest that works here"
+    given_up = ", ".join(gap["aspect"] for gap in used["cannot_enforce"])
+    return f"boxes use {used['name']}, and only with what it cannot enforce in allow_degraded: {given_up}"

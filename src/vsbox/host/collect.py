@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from vsbox.host.facts import Kind
 
 LAUNCHER: Final = Path(__file__).parent.parent / "launch" / "vsbox-launcher"
+# The errno has two names; Python knows it by the other one, manual pages of the kernel's interfaces by this one.
+ERRNO_NAMES: Final = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP"}
 GPUS: Final = ("nvidia*", "nvidia-caps/*", "dri/*", "kfd", "dxg")
 KINDS: Final[tuple[tuple[int, Kind], ...]] = (
     (stat.S_IFDIR, "directory"),
@@ -57,7 +59,7 @@ def probe() -> dict[str, str]:
 
 def _named(answer: str) -> str:
     """Return an answer of the launcher with the name of the errno that it gives as a negative number."""
-    return errno.errorcode.get(int(answer[1:]), "EUNKNOWN") if answer.startswith("-") else answer
+    return ERRNO_NAMES.get(int(answer[1:]), "EUNKNOWN") if answer.startswith("-") else answer
 
 
 def look_at(path: str) -> PathFact:

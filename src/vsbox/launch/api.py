@@ -138,7 +138,8 @@ async def arun(code: str | Sequence[str] | None = None, *, check: bool = False, 
         while thread.is_alive():
             await asyncio.sleep(0.005)
         raise
-    thread.join()
+    finally:
+        thread.join()  # it is at its end
     return result.check() if check else result
 
 

@@ -140,7 +140,7 @@ def used_bytes(directory: Path, most: int) -> int:
         with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512  # type: ignore[attr-defined,unused-ignore]
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
     return total

@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 
-from vsbox.errors import LauncherError
+from vsbox.errors import LauncherError, VsboxError
 from vsbox.host.collect import find_launcher
 from vsbox.launch.group import Group
 from vsbox.launch.limits import Limits, Meter, Sample
@@ -106,11 +106,12 @@ class Running:
         self._peak_memory = 0
         self._most_tasks = 0
         self._room = limits.output_bytes
+        self._cpu_before = 0.0
         self._disks: Callable[[], tuple[float, float]] | None = None
         self._selector = selectors.DefaultSelector()
         self._open: dict[int, Callable[[], object]] = {}
         self._wake, self._woken = socket.socketpair()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # type: ignore[attr-defined,unused-ignore]
         self._pipes: list[int] = []
         try:
             self._start(command, theirs)
@@ -171,7 +172,7 @@ class Running:
 
     def watch(self, descriptor: int, serve: Callable[[], object], *, writing: bool = False) -> None:
         """Call ``serve`` whenever a descriptor is ready, until :meth:`forget`."""
-        os.set_blocking(descriptor, False)
+        os.set_blocking(descriptor, False)  # type: ignore[attr-defined,unused-ignore]
         self._open[descriptor] = serve
         self._selector.register(descriptor, selectors.EVENT_WRITE if writing else selectors.EVENT_READ, serve)
 
@@ -214,9 +215,11 @@ class Running:
         """Set what tells how much of the private areas is used, and how much there is."""
         self._disks = look
 
-    def more_output(self) -> None:
-        """Let as much output be written again as at the start."""
-        self._room = self.limits.output_bytes
+    def begin_call(self, limits: Limits) -> None:
+        """Begin to count processor time and output anew, against these limits."""
+        self.limits = limits
+        self._room = limits.output_bytes
+        self._cpu_before = self._meter.sample().cpu_seconds if limits.cpu_seconds is not None else 0.0
 
     # ---- the launcher ----
 
@@ -238,9 +241,9 @@ class Running:
 
     def _hear(self) -> bool:
         """Take one packet; tell whether there may be more."""
-        space = socket.CMSG_SPACE(array.array("i", [0]).itemsize)
+        space = socket.CMSG_SPACE(array.array("i", [0]).itemsize)  # type: ignore[attr-defined,unused-ignore]
         try:
-            packet, ancillary, _, _ = self._control.recvmsg(PACKET_BYTES, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+            packet, ancillary, _, _ = self._control.recvmsg(PACKET_BYTES, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))  # type: ignore[attr-defined,unused-ignore]
         except BlockingIOError:
             return True
         except ConnectionResetError:
@@ -270,7 +273,7 @@ class Running:
         if len(packet) < HEAD.size or len(self.violations) >= MOST_VIOLATIONS:
             return
         _, number, _, pid, _, _, _, *_, name = HEAD.unpack_from(packet)
-        call = name_of_call(number, os.uname().machine)
+        call = name_of_call(number, os.uname().machine)  # type: ignore[attr-defined,unused-ignore]
         program = name.split(b"\0")[0].decode(errors="replace")
         self.violations.append(Violation(call, reason(call, "errno EPERM", ALLOWED), program, pid))
 
@@ -360,8 +363,9 @@ class Running:
         if limits.memory_bytes is not None and (sample.memory_bytes > limits.memory_bytes or self.group.memory_kills()):
             most = max(sample.memory_bytes, limits.memory_bytes)
             self.end(Outcome.MEMORY, LimitHit("memory_bytes", limits.memory_bytes, most))
-        if limits.cpu_seconds is not None and sample.cpu_seconds > limits.cpu_seconds:
-            self.end(Outcome.CPU, LimitHit("cpu_seconds", limits.cpu_seconds, sample.cpu_seconds))
+        cpu = sample.cpu_seconds - self._cpu_before
+        if limits.cpu_seconds is not None and cpu > limits.cpu_seconds:
+            self.end(Outcome.CPU, LimitHit("cpu_seconds", limits.cpu_seconds, cpu))
         if self._disks is not None:
             used, size = self._disks()
             if used >= size:
@@ -401,7 +405,7 @@ class Running:
         pause = 0.0005
         while self._process.returncode is None:
             try:
-                done, status, spent = os.wait4(self._process.pid, os.WNOHANG)
+                done, status, spent = os.wait4(self._process.pid, os.WNOHANG)  # type: ignore[attr-defined,unused-ignore]
             except ChildProcessError:  # somebody waits for every child of this process
                 self._process.returncode = -1
                 break
@@ -424,11 +428,11 @@ class Running:
             return (*self._cause, None)
         limits = self.limits
         if self._last is None:
+            self._raise_for_launcher()
             raise LauncherError("cannot tell how the run ended: its launcher was killed", hint="was memory short?")
         kind, value, text = self._last
         if kind == FAILED:
-            first, _, hint = text.removeprefix("vsbox: ").partition("\n")
-            raise LauncherError(first, hint=hint.strip() or None)
+            self._raise(text)
         if limits.memory_bytes is not None and self.group.memory_kills():
             return Outcome.MEMORY, LimitHit("memory_bytes", limits.memory_bytes, limits.memory_bytes), None
         if kind == KILLED:
@@ -440,6 +444,16 @@ class Running:
         if value and limits.processes is not None and self.group.refused_forks():
             return Outcome.PROCESSES, LimitHit("processes", limits.processes, limits.processes), None
         return Outcome.EXITED, None, value
+
+    def _raise_for_launcher(self) -> None:
+        """Raise what the launcher said before it could say so by its socket: on standard error, as it always does."""
+        said = bytes(self.stderr.kept).decode(errors="replace")
+        if self._process.returncode == VsboxError.exit_code and said.startswith("vsbox: "):
+            self._raise(said)
+
+    def _raise(self, text: str) -> NoReturn:
+        first, _, hint = text.removeprefix("vsbox: ").partition("\n")
+        raise LauncherError(first, hint=hint.strip() or None)
 
     def _judge_signal(self, number: int, usage: Usage) -> tuple[Outcome, LimitHit | None, int | None]:
         limits = self.limits

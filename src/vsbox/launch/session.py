@@ -68,8 +68,8 @@ class Value(msgspec.Struct, frozen=True):
 class Reply(msgspec.Struct, frozen=True):
     """What one call came to.
 
-    ``outcome`` is ``exited`` where the code came to its end or to an exception (``error``: its type, and the traceback as
-    text in ``traceback``); ``timeout`` or ``cancelled`` where it was interrupted. ``alive``: the session goes on.
+    ``outcome`` is ``exited`` where the code came to its end or to an exception (``error``: its type, and the traceback
+    as text in ``traceback``); ``timeout`` or ``cancelled`` where it was interrupted. ``alive``: the session goes on.
     """
 
     outcome: Outcome
@@ -112,11 +112,11 @@ class Sandbox:
     """Python inside that keeps its variables: ``with Sandbox() as box: box.run("x = 1")``.
 
     Takes what :func:`vsbox.run` takes, without code, streams and changes. ``limits`` count for the whole session, but
-    ``output_bytes`` for each call. Used by one thread at a time; ``interrupt`` and ``close`` may come from any. With
-    ``async with`` it gives an :class:`AsyncSandbox`.
+    ``output_bytes``, ``cpu_seconds`` and ``idle_seconds`` for each call. Used by one thread at a time; ``interrupt``
+    and ``close`` may come from any. With ``async with`` it gives an :class:`AsyncSandbox`.
 
-    Security: as for :func:`vsbox.run`. Calls of one session are not protected from each other. Values come back as JSON and
-    bytes; nothing that comes from inside is unpickled or executed.
+    Security: as for :func:`vsbox.run`. Calls of one session are not protected from each other. Values come back as JSON
+    and bytes; nothing that comes from inside is unpickled or executed.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Sandbox:
             network=network,
             read=tuple(map(cell.resolve, read)),
             write=tuple(map(cell.resolve, write)),
-            limits=self._limits,
+            limits=msgspec.structs.replace(self._limits, cpu_seconds=None),  # the kernel would count all calls
             backend=backend,
             allow_degraded=tuple(allow_degraded),
         )
@@ -212,7 +212,7 @@ class Sandbox:
             self._running = None
             self._stack.close()
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> Sandbox:  # noqa: PYI034 - Self is of Python 3.11
         """Start."""
         return self.open()
 
@@ -258,8 +258,11 @@ class Sandbox:
 
     # ---- calls ----
 
-    def run(self, code: str, *, timeout: float | None = None) -> Reply:
+    def run(self, code: str, *, timeout: float | None = None, limits: Limits | None = None) -> Reply:
         """Run code and return what it came to; variables stay. After ``timeout`` seconds it is interrupted.
+
+        ``limits`` count for this call, where they say something other than None; passing one ends the session.
+        ``open_files``, ``file_bytes`` and ``disk_bytes`` are the session's.
 
         Raises:
             SessionError: the session has ended before.
@@ -268,13 +271,19 @@ class Sandbox:
             running = self._started()
             if running.has_ended:
                 raise SessionError("cannot use a session that has ended", hint="open another")
-            return self._call(running, code, timeout)
+            return self._call(running, code, timeout, self._limits_of_call(limits))
 
-    def _call(self, running: Running, code: str, timeout: float | None) -> Reply:
+    def _limits_of_call(self, limits: Limits | None) -> Limits:
+        """Return the limits of a call; of processor time those of the session count anew for each."""
+        names = ("cpu_seconds", "idle_seconds", "memory_bytes", "processes", "output_bytes")
+        given = {name: getattr(limits, name) for name in names if limits and getattr(limits, name) is not None}
+        return msgspec.structs.replace(self._limits, **given)
+
+    def _call(self, running: Running, code: str, timeout: float | None, limits: Limits) -> Reply:
         started = time.monotonic()
         out, err = len(running.stdout.kept), len(running.stderr.kept)
         seen = len(running.violations)
-        running.more_output()
+        running.begin_call(limits)
         self._send(running, code)
         deadline = None if timeout is None else started + timeout
 
@@ -303,9 +312,10 @@ class Sandbox:
         answer, self._answer = self._answer, None
         if answer is None or answer.kind == "exit":
             end = running.reap()
-            limit = end.limit or hit
-            error = None if limit else "SystemExit" if answer else running_end(end.returncode)
-            return Reply(end.outcome, "", "", error=error, limit=limit, alive=False)
+            if hit is not None and end.limit is None:
+                return Reply(Outcome.TIMEOUT, "", "", limit=hit, alive=False)
+            error = None if end.limit else "SystemExit" if answer else running_end(end.returncode)
+            return Reply(end.outcome, "", "", error=error, limit=end.limit, alive=False)
         if answer.kind == "interrupted":
             outcome = Outcome.TIMEOUT if hit else Outcome.CANCELLED
             return Reply(outcome, "", "", error="KeyboardInterrupt", limit=hit)
@@ -423,9 +433,9 @@ class AsyncSandbox:
             self._threads.shutdown(wait=False)
             raise
 
-    async def run(self, code: str, *, timeout: float | None = None) -> Reply:
+    async def run(self, code: str, *, timeout: float | None = None, limits: Limits | None = None) -> Reply:
         """Run code and return what it came to."""
-        task = asyncio.ensure_future(self._do(self._sandbox.run, code, timeout=timeout))
+        task = asyncio.ensure_future(self._do(self._sandbox.run, code, timeout=timeout, limits=limits))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:

@@ -109,10 +109,11 @@ def _unix_sockets(s: Situation) -> Answer:
 
 
 def _abstract_sockets(s: Situation) -> Answer:
+    own_network = s.namespaces and s.offline
     return _layers(
-        ("namespaces", s.namespaces and s.offline),
+        ("namespaces", own_network),
         ("landlock", s.abi >= 6),
-        ("seccomp broker", not s.namespaces and s.broker),
+        ("seccomp broker", s.abi < 9 and s.broker and not own_network),
     )
 
 
@@ -176,7 +177,7 @@ TABLE: Final = (
             f"Linux 6.12: {NEWER_LANDLOCK}"),
     Aspects(Aspect.KEYRING, "no kernel key of the session", _keyring),
     Aspects(Aspect.DESCRIPTORS, "only standard streams, not reopened for writing", _descriptors,
-            "a kernel with Landlock (5.13 or newer)"),
+            "Landlock: Linux 5.13 or newer, and landlock in the list of the kernel parameter lsm="),
     Aspects(Aspect.ENVIRONMENT, "only listed variables", _always("execve")),
     Aspects(Aspect.PRIVILEGES, "no capability, no new privilege, no user namespace", _privileges),
     Aspects(Aspect.SYSCALLS, "no rare or dangerous kernel interface", _filter),

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -174,6 +175,53 @@ def measure_import(rounds: int | None) -> Result:
     return Result("import", "import vsbox against bare start", "vsbox", 3.0, measured)
 
 
+RUN = """\
+import sys, time, subprocess, statistics, vsbox
+bare, ours = [], []
+vsbox.run("pass", backend=sys.argv[1])
+for _ in range(int(sys.argv[2])):
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    middle = time.perf_counter()
+    vsbox.run("pass", backend=sys.argv[1], check=True)
+    bare.append(middle - start)
+    ours.append(time.perf_counter() - middle)
+print(*bare)
+print(*ours)
+"""
+SESSION = """\
+import sys, time, vsbox
+with vsbox.Sandbox(backend=sys.argv[1]) as box:
+    box.run("1+1")
+    start = time.perf_counter()
+    for _ in range(int(sys.argv[2])):
+        box.run("1+1")
+    print((time.perf_counter() - start) / int(sys.argv[2]) * 1000)
+"""
+
+
+def measure_run(backend: str, rounds: int | None) -> Result:
+    """Both in one process, in turn; subprocess is what people would use instead."""
+    argv = [sys.executable, "-c", RUN, backend, str(rounds or 100)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return Result("run", "vsbox.run('pass') against subprocess.run", backend, 1.4, None, last_line(done.stderr))
+    bare, ours = ([float(word) for word in line.split()] for line in done.stdout.splitlines())
+    low, middle, high = statistics.quantiles([o / b for b, o in zip(bare, ours, strict=True)], n=4, method="inclusive")
+    measured = Comparison(statistics.median(bare) * 1e3, statistics.median(ours) * 1e3, low, middle, high, len(bare))
+    return Result("run", "vsbox.run('pass') against subprocess.run", backend, 1.4, measured)
+
+
+def measure_session(backend: str, rounds: int | None) -> Result:
+    """Milliseconds of a call that has nothing to do; the budget is 1."""
+    argv = [sys.executable, "-c", SESSION, backend, str((rounds or 10) * 100)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return Result("session", "session.run('1+1'), ms", backend, 1.0, None, last_line(done.stderr))
+    each = float(done.stdout)
+    return Result("session", "session.run('1+1'), ms", backend, 1.0, Comparison(0.0, each, each, each, each, 1))
+
+
 def measure_all(names: list[str], rounds: int | None) -> Iterator[Result]:
     cases = [case for case in CASES if case.name in names]
     packages = {package for case in cases for package in case.packages}
@@ -185,6 +233,11 @@ def measure_all(names: list[str], rounds: int | None) -> Iterator[Result]:
             yield measure_create(Path(place), rounds)
         if "import" in names:
             yield measure_import(rounds)
+        for backend in ("native", "landlock"):
+            if "run" in names:
+                yield measure_run(backend, rounds)
+            if "session" in names:
+                yield measure_session(backend, rounds)
 
 
 HEAD = f"{'case':9}{'variant':12}{'bare ms':>10}{'ms':>10}{'ratio':>8}  {'quartiles':14}{'budget':>7}  what"
@@ -205,7 +258,7 @@ def line(result: Result) -> str:
 
 
 def main() -> None:
-    every = [*(case.name for case in CASES), "create", "import"]
+    every = [*(case.name for case in CASES), "create", "import", "run", "session"]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", choices=every, metavar="NAME", help=f"one of {', '.join(every)}")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of every case")

@@ -57,7 +57,7 @@ int observe(const struct broker *broker, const struct request *request); /* enum
 /* What is sent for each call; then the first path, the second, the address, the library at work, each behind its length. */
 struct observation {
     int32_t kind;
-    uint32_t number, thread, process, parent, reserved;
+    uint32_t number, thread, process, parent, unseen; /* unseen: nobody may look at the memory of this process */
     uint64_t time_ns, arguments[6];
     char name[32];
 };

@@ -192,12 +192,14 @@ static void add_text(struct text *text, const void *bytes, size_t size)
     text->size += sizeof length + length;
 }
 
-static void add_path(const struct request *request, const struct record *call, int which, struct text *text, char *path)
+static void add_path(const struct request *request, const struct record *call, int which, struct text *text, char *path, uint32_t *unseen)
 {
     uint64_t at = record_int(call, which), directory = record_int(call, which + 1);
     path[0] = 0;
-    if (at < 6 && read_string(request, argument(request, (int)at), path, PATH_ROOM) < 0)
+    int problem = at < 6 ? read_string(request, argument(request, (int)at), path, PATH_ROOM) : 0;
+    if (problem < 0)
         path[0] = 0;
+    *unseen |= problem == -EPERM || problem == -EACCES;
     if (path[0] && strncmp(path, NOTE_PREFIX, strlen(NOTE_PREFIX)) != 0)
         resolve(request, directory < 6 ? (int)argument(request, (int)directory) : AT_FDCWD,
                 record_int(call, OBSERVED_FOLLOW) != 0, path, PATH_ROOM);
@@ -232,9 +234,9 @@ int observe(const struct broker *broker, const struct request *request)
     memcpy(observation.arguments, request->notification.data.args, sizeof observation.arguments);
     observation.process = observation.thread;
     text.size = 0;
-    add_path(request, call, OBSERVED_PATH, &text, path);
+    add_path(request, call, OBSERVED_PATH, &text, path, &observation.unseen);
     bool note = strncmp(path, NOTE_PREFIX, strlen(NOTE_PREFIX)) == 0;
-    add_path(request, call, OBSERVED_SECOND, &text, second);
+    add_path(request, call, OBSERVED_SECOND, &text, second, &observation.unseen);
     add_address(request, call, &text);
     if (note || is_news(&observation, text.bytes, text.size)) {
         read_caller(&observation);

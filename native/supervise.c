@@ -92,13 +92,38 @@ static void start_reporter(const struct start *start)
     reporter = ends[0];
 }
 
+enum { REPORTER_MS = 20000 };
+
+/* One that does not come to its end, because somebody has stopped it for instance, keeps nobody from coming to theirs. */
 static void end_reporter(void)
 {
     if (!reporter_process)
         return;
-    close(reporter);
+    if (reporter >= 0)
+        close(reporter);
+    struct pollfd end = {.fd = sys_pidfd_open(reporter_process), .events = POLLIN};
+    if (end.fd < 0 || poll(&end, 1, REPORTER_MS) == 0)
+        kill(reporter_process, SIGKILL);
     if (wait_for_python(reporter_process) != 0)
         fputs("vsbox: the report of this run is not complete\n", stderr);
+}
+
+static void forward_to_init(int signals, int channel);
+
+/* While it has no time for us, signals are passed on as ever; in the end the run goes on without it. */
+static void tell_reporter(const void *bytes, size_t size, int channel, int signals)
+{
+    struct pollfd watched[] = {{.fd = reporter, .events = POLLOUT}, {.fd = signals, .events = POLLIN}};
+    while (reporter >= 0 && send(reporter, bytes, size, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EINTR)) {
+        int found = poll(watched, 2, REPORTER_MS);
+        if (watched[1].revents)
+            forward_to_init(signals, channel);
+        if (found != 0)
+            continue;
+        kill(reporter_process, SIGKILL);
+        close(reporter);
+        reporter = -1;
+    }
 }
 
 /* An open directory, to the program that asked for it. */
@@ -113,7 +138,7 @@ static void hand_on(int control, struct msghdr *envelope, size_t size)
         close(fd);
 }
 
-static bool take_message(int channel, struct message *last)
+static bool take_message(int channel, int signals, struct message *last)
 {
     static union {
         struct message message;
@@ -132,8 +157,10 @@ static bool take_message(int channel, struct message *last)
     if (size <= 0)
         return false;
     if (received.message.kind == MESSAGE_OBSERVED) {
-        if (reporter >= 0)
+        if (is_cell)
             send(reporter, &received, (size_t)size, MSG_NOSIGNAL);
+        else
+            tell_reporter(&received, (size_t)size, channel, signals);
         return true;
     }
     if (received.message.kind == MESSAGE_EXPORTED) {
@@ -160,10 +187,14 @@ static void obey(int control, int channel, pid_t init, bool namespaced)
     ssize_t size = recv(control, &message, sizeof message, MSG_DONTWAIT);
     if (size < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    if (size <= 0 || (message.kind == MESSAGE_KILL && namespaced))
-        kill(init, SIGKILL);
     if (size <= 0)
+        message = (struct message){.kind = MESSAGE_KILL};
+    if (message.kind == MESSAGE_KILL && namespaced) /* the kernel ends all with it; else init has to do that itself */
+        kill(init, SIGKILL);
+    if (size <= 0) { /* init hears of our end as well */
+        send_message(channel, MESSAGE_KILL, 0, "");
         _exit(EXIT_OWN_FAILURE);
+    }
     if (message.kind == MESSAGE_SIGNAL)
         message.value |= (int)((stops & 0xffff) << SIGNAL_BITS);
     send_message(channel, (enum message_kind)message.kind, message.value, "");
@@ -190,7 +221,7 @@ static struct message wait_for_end(const struct start *start, int channel, int s
         if (watched[1].revents)
             forward_to_init(signals, channel);
         if (watched[0].revents)
-            open = take_message(channel, &last);
+            open = take_message(channel, signals, &last);
     }
     return last;
 }

@@ -142,3 +142,55 @@ def test_calls_and_protected_names_are_not_proposed() -> None:
 def test_the_network_is_proposed_once() -> None:
     found = propose(("connect", "192.0.2.1 port 9"), ("resolve", "example.org"), rule=NETWORK)
     assert lines(found) == [("network", "host")]
+
+
+NOT_FOR_WRITING = (
+    ("write", f"{HOME}/.bashrc"), ("write", f"{HOME}/.gitconfig"), ("create", f"{HOME}/.local/bin/x"),
+    ("create", f"{HOME}/.config/systemd/user/x.service"), ("create", f"{HOME}/.config/autostart/x.desktop"),
+    ("create", f"{HOME}/.local/lib/python3.11/site-packages/x.pth"), ("create", f"{HOME}/.cache/uv/wheels/x"),
+    ("create", f"{HOME}/work/.git/hooks/post-commit"), ("write", f"{HOME}/work/.vscode/tasks.json"),
+    ("create", "/etc/cron.d/x"), ("create", "/usr/local/bin/x"), ("write", "/var/spool/cron/crontabs/root"),
+    ("create", "/home/other/x"), ("write", "/home/other/.profile"), ("write", "/root/.profile"),
+    ("create", "/srv/tools/x"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("operation", "target"), NOT_FOR_WRITING)
+def test_what_the_users_tools_execute_is_not_proposed_for_writing(operation: str, target: str) -> None:
+    proposer = Proposer(ROOT, HOME, (OWN,), disk(), commands=("/srv/tools",))
+    found = proposer.propose([record(operation, target)])
+    assert not found.items
+    assert found.refused
+
+
+def test_what_the_user_has_hidden_is_not_proposed() -> None:
+    hidden = "/srv/data/private"
+    proposer = Proposer(ROOT, HOME, (OWN,), disk(), hidden=(hidden,))
+    assert not proposer.propose([record("read", hidden), record("read", f"{hidden}/a"), record("write", hidden)]).items
+    beside = [("read", f"/srv/data/{n}") for n in ("private2", "b", "c")]
+    assert "/srv/data" not in [item.value for item in proposer.propose(record(*pair) for pair in beside).items]
+
+
+def test_a_directory_is_looked_through_before_it_is_proposed() -> None:
+    held = {"/opt/data": ["/opt/data/a", "/opt/data/deep/id_rsa"], f"{HOME}/photos": [f"{HOME}/photos/secrets.py"]}
+    looked = Disk(
+        is_directory=lambda path: path in DIRECTORIES,
+        exists=lambda path: path not in MISSING and "/.config/" not in path,
+        real=lambda path: path,
+        below=lambda path: held.get(path, ()),
+    )
+    proposer = Proposer(ROOT, HOME, (OWN,), looked)
+    listed = proposer.propose([record("list", "/opt/data"), record("list", f"{HOME}/photos")])
+    assert lines(listed) == [("read_only_paths", f"{HOME}/photos")]
+    assert "/opt/data/deep/id_rsa" in listed.refused[0].reason
+    merged = proposer.propose(record("read", f"/opt/data/{n}") for n in "abc")
+    assert lines(merged) == [("read_only_paths", f"/opt/data/{n}") for n in "abc"]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[2K", "a\u202eb", "a\u2028b", "a\x9bb"])
+def test_a_name_that_cannot_be_shown_is_not_proposed(name: str) -> None:
+    assert not propose(("read", f"/srv/models/{name}")).items
+
+
+def test_sockets_are_not_proposed() -> None:
+    assert not propose(("connect", "/srv/app/agent.sock")).items

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from unit.machines import CONFINING, DATA, HOME, ROOT, box, debian, machine, policy
+from vsbox.box.layout import Layout
+from vsbox.box.runs import Head, Writer, load_run
+from vsbox.box.watch import Watch
 from vsbox.errors import CannotEnforceError, PolicyError
 from vsbox.guard.attribution import Attribution, Distributions
-from vsbox.guard.events import NOTE_PREFIX, Owner, Spawn, Touch, decode
+from vsbox.guard.events import HIDES, NOTE_PREFIX, Owner, Spawn, Touch, decode
 from vsbox.guard.judge import Judge
 from vsbox.plan import steps
 from vsbox.plan.compile import compile_plan
@@ -366,3 +370,64 @@ def test_a_refused_call_is_named_with_its_reason(tmp_path: Path) -> None:
     found = judge(tmp_path).judge("call", "ptrace")
     assert found.denied
     assert "other processes" in found.rule
+
+
+# ---- what code inside makes up ----
+
+
+def made_up(path: bytes, unseen: int = 0) -> bytes:
+    head = HEAD.pack(6, X86["access"], 2, 2, 1, unseen, 10**18, 0, 0, 0, 0, 0, 0, b"sh")
+    return head + struct.pack("<H", len(path)) + path + struct.pack("<HHH", 0, 0, 0)
+
+
+@pytest.mark.parametrize("operation", [b"\xff", b"re\x1b[31mad", b"call", b"", b"hide"])
+def test_a_note_of_something_that_the_guard_does_not_note_is_none(operation: bytes) -> None:
+    fields = b"\x1f".join((operation, b"/x", b"d", b"w", b""))
+    assert not list(decode(made_up(os.fsencode(NOTE_PREFIX) + fields), "x86_64"))
+
+
+def test_a_process_that_lets_nobody_look_is_told_of() -> None:
+    (touch,) = decode(made_up(b"", unseen=1), "x86_64")
+    assert isinstance(touch, Touch)
+    assert touch.operation == HIDES
+
+
+def test_reading_who_owns_what_takes_no_longer_because_of_what_code_inside_wrote(tmp_path: Path) -> None:
+    first = tmp_path / "lib" / "a-1.dist-info"
+    first.mkdir(parents=True)
+    (first / "RECORD").write_bytes(b"\n" * (16 << 20))
+    for number in range(40):
+        (tmp_path / "lib" / f"b{number}-1.dist-info").mkdir()
+        os.link(first / "RECORD", tmp_path / "lib" / f"b{number}-1.dist-info" / "RECORD")
+    before = time.process_time()
+    assert Distributions(tmp_path, "lib", "/box").of("/box/lib/x") == ""
+    assert time.process_time() - before < 5
+
+
+def test_a_report_has_an_end(tmp_path: Path) -> None:
+    (tmp_path / "sandbox").mkdir()
+    writer = Writer(Layout(tmp_path), Head(0, "c", "enforce", "x"))
+    config = dict.fromkeys(("read", "write", "hidden", "granted", "packages", "records"), ())
+    judge = Judge({**config, "root": "/box", "tier": "landlock", "mode": "enforce", "network": "host"})
+    attribution = Attribution(Distributions(tmp_path, "lib", "/box"))
+    watch = Watch(judge, attribution, writer, "/box", blocks=True, says=False)
+    name = "x" * 3000
+    for number in range(8000):
+        owner = Owner("d\x1b[2K\udcff", "w\r\n", ("c\x9b",))
+        watch.take(Touch(1.0, 2, 1, "p\x1b", "create", f"{tmp_path}/{number}{name}", owner))
+    assert not watch.is_complete
+    assert writer.path.stat().st_size < 18 << 20
+    kept = load_run(writer.path)
+    assert kept is not None
+    assert len(kept.records) == len(watch.denied) > 1000
+    record = kept.records[0]
+    shown = (record.distribution, record.where, record.program, *record.chain)
+    assert all(text.isprintable() for text in shown)
+
+
+def test_a_preview_lets_nothing_be_typed_and_no_stream_be_opened_again() -> None:
+    plan = compile_plan(policy(mode="preview"), debian(), box(), Tier.NAMESPACES)
+    program = next(step.program for step in plan.steps if isinstance(step, steps.Seccomp))
+    assert ask(program, "ioctl", 0, 0x5412) == ERRNO | 1
+    kinds = [type(step) for step in plan.steps]
+    assert kinds.index(steps.Landlock) < kinds.index(steps.RuleStdio) < kinds.index(steps.Restrict)

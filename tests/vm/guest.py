@@ -88,6 +88,26 @@ for count in range(64):
 """
 
 
+RUNS = """
+import json
+from vsbox import Limits, run
+hog = "x = bytearray(256 << 20); x[::4096] = b'x' * len(x[::4096])"
+bomb = "import os\\nwhile True:\\n    try:\\n        os.fork()\\n    except OSError:\\n        pass"
+found = {}
+for name, code, limits in (
+    ("memory", hog, Limits(memory_bytes=64 << 20, required=("memory_bytes",))),
+    ("processes", bomb, Limits(processes=20, required=("processes",))),
+    ("nothing", "print(1)", Limits(memory_bytes=64 << 20, processes=20, required=("memory_bytes", "processes"))),
+):
+    try:
+        result = run(code, limits=limits, timeout=60)
+        found[name] = [result.outcome.value, result.usage.peak_memory_bytes]
+    except Exception as error:
+        found[name] = [type(error).__name__, str(error)]
+print(json.dumps(found))
+"""
+
+
 def run(*argv: str | Path, seconds: float = 120) -> dict[str, object]:
     """Run a command to its end."""
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False)
@@ -138,7 +158,9 @@ def limits_by_systemd() -> dict[str, object]:
     properties = ("MemoryMax=32M", "MemorySwapMax=0", "TasksMax=8")
     scope = ("systemd-run", "--user", "--scope", "--quiet", *(f"--property={value}" for value in properties))
     limited = (*scope, sys.executable, "-I", "-S", "-c", LIMITED, "")
-    return {what: run(*limited, what) for what in ("memory", "forks")}
+    found = {what: run(*limited, what) for what in ("memory", "forks")}
+    delegated = ("systemd-run", "--user", "--scope", "--quiet", "--property=Delegate=yes")
+    return found | {"runs": run(*delegated, sys.executable, "-c", RUNS)}
 
 
 def limits_by_delegation() -> dict[str, object]:
@@ -151,7 +173,7 @@ def limits_by_delegation() -> dict[str, object]:
     memory = run(sys.executable, "-I", "-S", "-c", LIMITED, box, "memory")
     forks = run(sys.executable, "-I", "-S", "-c", LIMITED, box, "forks")
     (box / "cgroup.kill").write_text("1")
-    return {"memory": memory, "forks": forks}
+    return {"memory": memory, "forks": forks, "runs": run(sys.executable, "-c", RUNS)}
 
 
 def report(asked: dict[str, object]) -> dict[str, object]:

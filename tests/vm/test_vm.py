@@ -153,10 +153,21 @@ def test_nothing_survives_the_launcher(visited: Visit) -> None:
         assert left["inside"] == []
 
 
-def test_cgroups_limit(visited: Visit) -> None:
-    """What vsbox can build on: it sets no limit by cgroups itself yet."""
-    if not (visited.scenario.delegated or visited.scenario.systemd):
-        pytest.skip("no cgroup is the user's here")
-    limits = visited.found["limits"]
-    assert limits["memory"]["status"] == -signal.SIGKILL, limits
-    assert limits["forks"]["stdout"] == f"7 {errno.EAGAIN}\n"
+def has_group(scenario: Scenario) -> bool:
+    return scenario.delegated or scenario.systemd
+
+
+if any(map(has_group, chosen())):  # the scenarios of CI have one
+
+    @pytest.mark.parametrize("visited", list(filter(has_group, chosen())), indirect=True, ids=lambda s: s.name)
+    def test_limits_are_the_groups(visited: Visit) -> None:
+        """A control group limits by itself, the control; and runs whose limits must be exact have one."""
+        limits = visited.found["limits"]
+        assert limits["memory"]["status"] == -signal.SIGKILL, limits
+        assert limits["forks"]["stdout"] == f"7 {errno.EAGAIN}\n"
+        assert limits["runs"]["status"] == 0, limits["runs"]
+        runs = json.loads(limits["runs"]["stdout"])
+        assert {name: found[0] for name, found in runs.items()} == {
+            "memory": "memory", "processes": "processes", "nothing": "exited",
+        }, runs  # fmt: skip
+        assert runs["memory"][1] <= 65 << 20

@@ -17,6 +17,8 @@ from vsbox.errors import BoxError
 from vsbox.guard.records import MOST_RECORDS, Record
 from vsbox.launch import executor
 
+MOST_BYTES: Final = 16 << 20
+"""Of one report: code inside decides what there is to tell."""
 KEPT: Final = 20
 """Runs of a box; the oldest go first."""
 
@@ -47,15 +49,22 @@ class Writer:
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(head.started))
         self.path = layout.runs / f"{stamp}-{os.getpid()}.jsonl"
         self._file = self.path.open("xb", buffering=0)
-        self._count = 0
+        self._count = self._bytes = 0
         self._write(head)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether another record would be kept."""
+        return self._count < MOST_RECORDS and self._bytes < MOST_BYTES
+
     def _write(self, value: object) -> None:
-        self._file.write(msgspec.json.encode(value) + b"\n")
+        line = msgspec.json.encode(value) + b"\n"
+        self._bytes += len(line)
+        self._file.write(line)
 
     def add(self, record: Record) -> None:
-        """Write a record, up to a number of them."""
-        if self._count < MOST_RECORDS:
+        """Write a record, as long as there is room."""
+        if self.has_room:
             self._count += 1
             self._write(record)
 

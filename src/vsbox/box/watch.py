@@ -22,7 +22,7 @@ from vsbox.box.layout import Layout
 from vsbox.box.runs import Head, Writer
 from vsbox.box.store import load_policy, plan_and_facts
 from vsbox.guard.attribution import Attribution, Distributions
-from vsbox.guard.events import Owner, Spawn, Touch, decode
+from vsbox.guard.events import HIDES, Owner, Spawn, Touch, decode
 from vsbox.guard.judge import Judge, Verdict, kind_of, parents
 from vsbox.guard.records import Record, advice
 from vsbox.plan.guard import guard_config
@@ -45,8 +45,17 @@ KIND_OF_OPERATION: Final = {
 }  # fmt: skip
 
 
-def _text(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()[:MOST_TEXT]
+MOST_HIDING: Final = 5
+MOST_REMEMBERED: Final = 100_000
+
+
+def _text(text: str, most: int = MOST_TEXT) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()[:most]
+
+
+def _name(text: str, most: int = 200) -> str:
+    """Return what code inside calls something, which reaches terminals: on one line and with nothing that they obey."""
+    return printable(text)[:most]
 
 
 @dataclass
@@ -72,10 +81,12 @@ class Watch:
         self._blocks = blocks
         self._says = says
         self._waiting: dict[tuple[int, str, str], Seen] = {}
-        self._told: set[tuple[str, str, str]] = set()
-        self._noted: set[tuple[int, str, str]] = set()
+        self._told: set[int] = set()
+        self._noted: set[int] = set()
         self._ways: set[str] = set()
         self.denied: list[Record] = []
+        self.is_complete = True
+        self.hiding: set[str] = set()
 
     def take(self, event: Touch | Spawn) -> None:
         """Hear one thing."""
@@ -90,43 +101,50 @@ class Watch:
         if event.owner is not None:
             self._tell(event, owner, verdict)
             if verdict.denied or key not in self._waiting or not self._waiting[key].verdict.denied:
-                self._noted.add(key)  # the same was said of it, and more; anything less hides nothing
+                self._noted.add(hash(key))  # the same was said of it, and more; anything less hides nothing
                 self._waiting.pop(key, None)
-        elif key not in self._noted or owner.distribution:
+        elif hash(key) not in self._noted or owner.distribution:
             self._waiting.setdefault(key, Seen(event, owner, verdict, time.monotonic()))
 
     def settle(self, *, everything: bool = False) -> None:
-        """Tell of what has waited for its note long enough."""
+        """Tell of what has waited for its note long enough. Code inside decides how much there is to remember."""
         now = time.monotonic()
+        if len(self._noted) > MOST_REMEMBERED:
+            self._noted.clear()
         due = [key for key, seen in self._waiting.items() if everything or now - seen.since > SECONDS_TO_WAIT]
         for key in due:
             seen = self._waiting.pop(key)
-            is_own = seen.owner.distribution or key not in self._noted
+            is_own = seen.owner.distribution or hash(key) not in self._noted
             is_on_the_way = seen.touch.operation == "look" and seen.touch.target in self._ways
             if is_own and not is_on_the_way:
                 self._tell(seen.touch, seen.owner, seen.verdict)
 
     def _tell(self, touch: Touch, owner: Owner, verdict: Verdict) -> None:
         key = (touch.operation, touch.target, owner.distribution)
-        if key in self._told or (touch.operation == "look" and ("read", *key[1:]) in self._told):
+        if hash(key) in self._told or (touch.operation == "look" and hash(("read", *key[1:])) in self._told):
             return
-        self._told.add(key)
+        if not self._writer.has_room:
+            self.is_complete = False
+            return
+        self._told.add(hash(key))
         record = Record(
             time=touch.time,
             pid=touch.pid,
             verdict=kind_of(verdict, blocks=self._blocks),
-            chain=tuple(_text(name)[:200] for name in owner.chain),
+            chain=tuple(map(_name, owner.chain)),
             operation=touch.operation,
             target=_text(touch.target),
-            distribution=_text(owner.distribution),
-            where=_text(owner.where),
-            program=_text(touch.program),
+            distribution=_name(owner.distribution),
+            where=_name(owner.where, MOST_TEXT),
+            program=_name(touch.program),
             rule=verdict.rule,
             allow="",
             layer="guard" if touch.owner is not None else "seccomp",
         )
         record = msgspec.structs.replace(record, allow=_text(advice(record, self._box)))
         self._writer.add(record)
+        if record.operation == HIDES:
+            self.hiding.add(record.program)
         if verdict.denied:
             self.denied.append(record)
             self._ways.update(parents(touch.target))
@@ -193,6 +211,10 @@ def watch_run(layout: Layout, *words: str) -> None:
     attribution = Attribution(Distributions(layout.inside, packages, prefix))
     watch = Watch(judge, attribution, writer, str(layout.root), blocks=blocks, says=says)
     _listen(watch)
+    if not watch.is_complete:
+        say("the report of this run is not complete: there was more than it can hold")
+    for program in sorted(watch.hiding)[:MOST_HIDING]:
+        say(f"what {program} touched could not be seen: it lets nobody look at its memory")
     if says or (blocks and "VSBOX_REPORT" in os.environ and not is_quiet):
         summarize(watch.denied, blocks=blocks, layout=layout)
 

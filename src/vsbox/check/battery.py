@@ -1,71 +1,57 @@
-"""Run the probes inside a box and outside, and judge the difference."""
+"""Make every attempt inside a box and outside, and judge the difference."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import secrets
-import shutil
-import socket
-import subprocess
 import sys
-import tempfile
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import msgspec
 
 from vsbox.box.layout import Layout
-from vsbox.box.store import load_interpreter
-from vsbox.errors import LauncherError
-from vsbox.host.collect import user_home
+from vsbox.box.store import load_interpreter, map_words
+from vsbox.check.attempts import ATTEMPTS, Attempt
+from vsbox.check.canaries import CARELESS, VARIABLE, Canaries, make_canaries
+from vsbox.check.program import NO_ANSWER, SECONDS_EACH, Answer, run_program
+from vsbox.check.survivors import find_survivors
 from vsbox.launch import executor
 from vsbox.plan.receipt import Receipt
-from vsbox.policy.model import Aspect
+from vsbox.policy.grants import Access, grants_of, most_specific
+from vsbox.policy.model import Aspect, Policy
 
-SECONDS: Final = 60
-VARIABLE: Final = "VSBOX_CHECK_SECRET"
+SECONDS: Final = 180
+"""For all attempts on one side."""
+MODULES: Final = ("vsbox.check.calls", "vsbox.check.attempts", "vsbox.check.trial")
+MAIN: Final = """
+import os, shutil, tempfile
+from vsbox.check.attempts import ATTEMPTS
+from vsbox.check.trial import try_all
+targets, names = given["targets"], set(given["names"])
+own = targets["own"] or tempfile.mkdtemp(prefix="vsbox-check-", dir=given["home"] and os.environ.get("HOME"))
+targets["own"] = own
+try:
+    try_all([(a.name, lambda a=a: a.function(targets)) for a in ATTEMPTS if a.name in names], given["seconds"])
+finally:
+    shutil.rmtree(own, ignore_errors=True)
+"""
+SURVIVE: Final = Attempt(
+    "outlive the launcher", "lifetime", "fork(2), setsid(2), fork(2), and SIGKILL to the launcher", lambda _: None,
+    control="the same processes without a launcher; their parent is killed",
+)  # fmt: skip
+TRACE: Final = Attempt(
+    "leave a trace in files of yours", "files", "compared before and after all attempts", lambda _: None,
+    opened_by=("victims", "write"), control="the same files, for the attempts outside",
+)  # fmt: skip
 
-ASPECTS: Final = {
-    "read a file of yours": Aspect.FILES,
-    "write a file of yours": Aspect.FILES,
-    "list your home": Aspect.FILES,
-    "change the mode of a file of yours": Aspect.METADATA,
-    "truncate a file of yours": Aspect.TRUNCATE,
-    "read the policy": Aspect.FILES,
-    "change the policy": Aspect.FILES,
-    "read /etc/shadow": Aspect.FILES,
-    "set the kernel's core_pattern": Aspect.FILES,
-    "read another process's environment": Aspect.PROCESSES,
-    "signal another process": Aspect.SIGNALS,
-    "trace another process": Aspect.PROCESSES,
-    "connect to a UNIX socket": Aspect.UNIX_SOCKETS,
-    "connect to an abstract UNIX socket": Aspect.ABSTRACT_SOCKETS,
-    "connect to localhost": Aspect.NETWORK,
-    "exchange a datagram with localhost": Aspect.NETWORK,
-    "open shared memory of the host": Aspect.SHARED_MEMORY,
-    "use an inherited descriptor": Aspect.DESCRIPTORS,
-    "see a secret variable": Aspect.ENVIRONMENT,
-    "reach the session keyring": Aspect.KEYRING,
-    "make a user namespace": Aspect.PRIVILEGES,
-    "make a set-user-id file": Aspect.PRIVILEGES,
-    "type into the terminal": Aspect.TERMINAL,
-    "set up io_uring": Aspect.SYSCALLS,
-    "use bpf": Aspect.SYSCALLS,
-    "hold a capability": Aspect.PRIVILEGES,
-}
-
-Verdict = Literal["pass", "open by policy", "degraded", "FAILED"]
+Verdict = Literal["pass", "open by policy", "degraded", "not possible here", "FAILED"]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One probe: what came of it inside and outside.
+    """One attempt: what came of it inside and outside.
 
-    Outside is the control: where the attempt fails there too, that it fails inside proves little.
+    Outside is the control: where the attempt fails there too, that it fails inside proves little, and the verdict is
+    ``not possible here``. ``tries`` and ``control`` say how it was made.
     """
 
     probe: str
@@ -73,104 +59,99 @@ class Finding(msgspec.Struct, frozen=True):
     inside: str
     outside: str
     verdict: Verdict
+    tries: str
+    control: str
+    inside_detail: str = ""
+    outside_detail: str = ""
 
     @property
-    def control(self) -> bool:
+    def is_control(self) -> bool:
         """Whether the attempt works without the sandbox."""
         return self.outside == "ok"
 
 
-@dataclass
-class Canaries:
-    """Things of our own for the probes to reach for, removed afterwards."""
-
-    targets: dict[str, Any]
-    descriptor: int
+def chosen(*, extended: bool) -> tuple[Attempt, ...]:
+    """Return the attempts of the base battery, or all."""
+    return tuple(attempt for attempt in ATTEMPTS if extended or not attempt.is_extended)
 
 
-def _echo(server: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while True:
-            data, address = server.recvfrom(16)
-            server.sendto(data, address)
-
-
-@contextlib.contextmanager
-def _canaries(layout: Layout) -> Iterator[Canaries]:
-    home = user_home()
-    with contextlib.ExitStack() as stack:
-        place = Path(tempfile.mkdtemp(prefix=".vsbox-check-", dir=home))
-        stack.callback(shutil.rmtree, place, ignore_errors=True)
-        secret = place / "secret"
-        secret.write_text("canary")
-        listener = stack.enter_context(socket.socket(socket.AF_UNIX))  # type: ignore[attr-defined,unused-ignore]
-        listener.bind(str(place / "s"))
-        listener.listen()
-        name = f"vsbox-check-{secrets.token_hex(8)}"
-        abstract = stack.enter_context(socket.socket(socket.AF_UNIX))  # type: ignore[attr-defined,unused-ignore]
-        abstract.bind("\0" + name)
-        abstract.listen()
-        tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        udp.bind(("127.0.0.1", 0))
-        threading.Thread(target=_echo, args=(udp,), daemon=True).start()
-        shm = Path("/dev/shm", name)
-        shm.write_text("canary")
-        stack.callback(shm.unlink, missing_ok=True)
-        process = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"])
-        stack.callback(process.wait)
-        stack.callback(process.kill)
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY)  # type: ignore[attr-defined,unused-ignore]
-        stack.callback(os.close, descriptor)
-        targets = {
-            "secret": str(secret), "secret_size": 6, "home": home, "home_entry": place.name,
-            "policy": str(layout.policy), "pid": process.pid,
-            "socket": str(place / "s"), "abstract": name, "port": tcp.getsockname()[1],
-            "udp_port": udp.getsockname()[1], "shm": str(shm), "descriptor": descriptor,
-            "variable": VARIABLE,
-        }  # fmt: skip
-        yield Canaries(targets, descriptor)
-
-
-def _run(argv: list[str], canaries: Canaries) -> dict[str, str]:
-    source = Path(__file__).with_name("probes.py").read_text(encoding="utf-8")
-    answer = subprocess.run(
-        [*argv, "-I", "-S", "-c", source, json.dumps(canaries.targets)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=SECONDS,
-        cwd="/",
-        env={**os.environ, VARIABLE: "canary"},
-        pass_fds=(canaries.descriptor,),
-        check=False,
-    )
-    if answer.returncode != 0:
-        raise LauncherError(f"cannot run the probes: {answer.stderr.strip() or answer.returncode}")
-    result: dict[str, str] = json.loads(answer.stdout)
-    return result
-
-
-def _judge(aspect: Aspect, inside: str, receipt: Receipt) -> Verdict:
-    if inside != "ok":
-        return "pass"
-    state = receipt.row(aspect).state
-    if state == "open by policy":
-        return "open by policy"
-    return "degraded" if state == "degraded" else "FAILED"
-
-
-def run_battery(layout: Layout, receipt: Receipt) -> tuple[Finding, ...]:
-    """Run every probe inside the box and outside of it.
+def run_battery(layout: Layout, policy: Policy, receipt: Receipt, *, extended: bool = False) -> tuple[Finding, ...]:
+    """Make the attempts inside the box and outside of it.
 
     Raises:
         LauncherError: the box or the base interpreter did not run them.
     """
-    with _canaries(layout) as canaries:
-        inside = _run([str(executor(layout.root)), "python"], canaries)
-        outside = _run([load_interpreter(layout).executable], canaries)
+    attempts = chosen(extended=extended)
+    base = [load_interpreter(layout).executable]
+    box = [str(executor(layout.root)), *base]  # not the box's own python, which code inside may have changed
+    with make_canaries(layout) as canaries:
+        sides = {name: canaries.side(name) for name in ("inside", "outside")}
+        before = {name: canaries.state(name) for name in sides}
+        inside = dict(_run(box, sides["inside"], canaries, attempts, in_home=True))
+        outside = dict(_run(base, sides["outside"], canaries, attempts, in_home=False))
+        if extended:
+            inside[TRACE.name] = _changes(canaries, before, "inside")
+            outside[TRACE.name] = _changes(canaries, before, "outside")
+    if extended:
+        inside[SURVIVE.name] = find_survivors(box)
+        outside[SURVIVE.name] = find_survivors(base, seconds=0.5, is_ours=True)
+        attempts = (*attempts, TRACE, SURVIVE)
+    open_names = _opened(attempts, map_words(policy).policy, sides["inside"])
     return tuple(
-        Finding(name, aspect, inside[name], outside[name], _judge(aspect, inside[name], receipt))
-        for name, aspect in ASPECTS.items()
-    )
+        _find(attempt, inside.get(attempt.name, NO_ANSWER), outside.get(attempt.name, NO_ANSWER), receipt,
+              is_open=attempt.name in open_names)
+        for attempt in attempts
+    )  # fmt: skip
+
+
+def _run(
+    argv: list[str], targets: dict[str, Any], canaries: Canaries, attempts: tuple[Attempt, ...], *, in_home: bool
+) -> Mapping[str, Answer]:
+    given = {
+        "targets": targets, "names": [attempt.name for attempt in attempts], "home": in_home, "seconds": SECONDS_EACH,
+    }  # fmt: skip
+    return run_program(
+        [sys.executable, "-I", "-S", "-c", CARELESS, targets["key"], *argv, "-I", "-S"], MODULES, MAIN, given,
+        seconds=SECONDS, cwd="/", pass_fds=canaries.descriptors,
+        env={**os.environ, VARIABLE: targets["mark"], "LD_PRELOAD": ""},
+    )  # fmt: skip
+
+
+def _changes(canaries: Canaries, before: dict[str, Any], name: str) -> Answer:
+    after = canaries.state(name)
+    changed = {path.rstrip(":") for path in before[name] | after if before[name].get(path) != after.get(path)}
+    if changed:
+        return Answer("ok", f"{len(changed)} changed")
+    return Answer("EROFS", "all are as they were")
+
+
+def _opened(attempts: tuple[Attempt, ...], policy: Policy, targets: dict[str, Any]) -> set[str]:
+    """Return the attempts on what the lists of the policy grant."""
+    grants = grants_of(policy)
+    found = set()
+    for attempt in attempts:
+        target, access = attempt.opened_by
+        grant = most_specific(grants, targets[target]) if target else None
+        if grant is not None and grant.access >= Access[access.upper()]:
+            found.add(attempt.name)
+    return found
+
+
+def _find(attempt: Attempt, inside: Answer, outside: Answer, receipt: Receipt, *, is_open: bool) -> Finding:
+    aspect = Aspect(attempt.aspect)
+    verdict = judge(inside, outside, "open by policy" if is_open else receipt.row(aspect).state)
+    return Finding(
+        attempt.name, aspect, inside.result, outside.result, verdict, attempt.tries, attempt.control,
+        inside.detail, outside.detail,
+    )  # fmt: skip
+
+
+def judge(inside: Answer, outside: Answer, state: str) -> Verdict:
+    """Return the verdict on an attempt, given the state of its aspect in the receipt."""
+    if inside.is_broken:
+        return "FAILED"
+    if not inside.is_ok:
+        return "pass" if outside.is_ok else "not possible here"
+    if state == "open by policy":
+        return "open by policy"
+    return "degraded" if state == "degraded" else "FAILED"

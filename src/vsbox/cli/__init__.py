@@ -16,6 +16,7 @@ COMMANDS = {
     "wrap": "vsbox.cli.wrap",
     "unwrap": "vsbox.cli.wrap",
     "exec": "vsbox.cli.exec_",
+    "python": "vsbox.cli.python",
     "allow": "vsbox.cli.allow",
     "deny": "vsbox.cli.allow",
     "expose": "vsbox.cli.expose",
@@ -34,7 +35,7 @@ COMMANDS = {
 }
 
 
-PLANNED = ("run", "python")
+PLANNED = ("run",)
 
 
 def _refuse_slip(word: str) -> None:

@@ -75,12 +75,20 @@ def learn(
 def _watch(layout: Layout, words: Sequence[str], *, preview: bool) -> tuple[int, Proposal]:
     """Run a command, watched; return its status and what would let it pass."""
     from vsbox.box.runs import watched
+    from vsbox.box.store import load_policy
     from vsbox.guard.propose import Proposer
     from vsbox.host.collect import own_paths, user_home
 
     status, runs = watched(layout, words, mode="preview" if preview else "1")
     denied = [record for run in runs for record in run.records if record.verdict != "allowed"]
-    return status, Proposer(str(layout.root), user_home(), own_paths()).propose(denied)
+    hidden = load_policy(layout).hidden_paths
+    proposer = Proposer(str(layout.root), user_home(), own_paths(), hidden=hidden, commands=_commands())
+    return status, proposer.propose(denied)
+
+
+def _commands() -> tuple[str, ...]:
+    """Return where the user's shell looks for commands."""
+    return tuple({os.path.realpath(path) for path in os.environ.get("PATH", "").split(":") if path.startswith("/")})
 
 
 def with_items(policy: Policy, items: Sequence[Item]) -> Policy:
@@ -98,8 +106,10 @@ def with_items(policy: Policy, items: Sequence[Item]) -> Policy:
 
 
 def _is_wanted(item: Item) -> bool:
-    names = ", ".join(item.needed_by)
-    return click.confirm(f"{item.key}: {item.value} (needed by {names})", default=False, err=True)
+    from vsbox.plan.steps import printable
+
+    asked = printable(f"{item.key}: {item.value} (needed by {', '.join(item.needed_by)})")
+    return click.confirm(asked, default=False, err=True)
 
 
 def _print_refused(refused: Sequence[Refused]) -> None:
@@ -113,9 +123,10 @@ def _print_refused(refused: Sequence[Refused]) -> None:
 
 
 def _print_diff(before: Policy, after: Policy) -> None:
+    from vsbox.plan.steps import printable
     from vsbox.policy.document import render
 
-    old, new = (render(policy).decode().splitlines() for policy in (before, after))
+    old, new = (list(map(printable, render(policy).decode().split("\n"))) for policy in (before, after))
     name = os.path.basename("sandbox.json")  # noqa: PTH119
     colors = {"+": "green", "-": "red", "@": "cyan"}
     lines = list(difflib.unified_diff(old, new, name, f"{name} (proposed)", lineterm=""))

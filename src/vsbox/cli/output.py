@@ -42,4 +42,7 @@ STYLES: dict[str, Any] = {
     "REACHED": "bold red",
     "FAILED": "bold red",
     "missing": "red",
+    "works": "green",
+    "closed": "yellow",
+    "does": "bold red",
 }

@@ -46,7 +46,7 @@ def _print_denied(records: tuple[Record, ...], box: str) -> None:
             alone = "on a command line" if last.layer == "guard" else f"by {last.program}"
             where = f"at {last.where}" if last.where else alone
             word = "" if last.verdict == "denied" else " (not blocked)"
-            click.echo(f"  {operation} {printable(target)}{word}")
+            click.echo(f"  {printable(operation)} {printable(target)}{word}")
             click.echo(f"    {printable(where)}{often} {_when(last)}")
             click.echo(f"    {printable(advice(last, box))}")
 
@@ -60,7 +60,7 @@ def _print_touched(records: Iterable[Record]) -> None:
         click.secho(f"{printable(owner or NOBODY)}, allowed", bold=True)
         for operation in sorted(by_owner[owner]):
             for target in sorted(by_owner[owner][operation]):
-                click.echo(f"  {operation} {printable(target)}")
+                click.echo(f"  {printable(operation)} {printable(target)}")
 
 
 def _merge(notes: Records, runs: tuple[Run, ...]) -> Records:

@@ -10,8 +10,13 @@ from vsbox.errors import BoxError
 from vsbox.guard.events import NOBODY, Owner, Spawn, Touch
 from vsbox.guard.places import opened_below, read_regular
 
-MOST_BYTES: Final = 16 << 20
+MOST_BYTES: Final = 4 << 20
+MOST_BYTES_OF_ALL: Final = 64 << 20
+MOST_LINES_OF_ALL: Final = 500_000
+MOST_METADATA: Final = 64 << 10
 MOST_DISTRIBUTIONS: Final = 2000
+MOST_PROCESSES: Final = 20_000
+"""Code inside writes these files and starts the processes; the launcher waits for whoever reads of them."""
 
 
 class Distributions:
@@ -37,6 +42,7 @@ class Distributions:
 
     def _read(self) -> dict[str, str]:
         known: dict[str, str] = {}
+        bytes_left, lines_left = MOST_BYTES_OF_ALL, MOST_LINES_OF_ALL
         try:
             with opened_below(self._environment, self._packages) as directory:
                 entries = sorted(name for name in os.listdir(directory) if name.endswith(".dist-info"))  # noqa: PTH208
@@ -46,12 +52,16 @@ class Distributions:
             try:
                 with opened_below(self._environment, f"{self._packages}/{entry}") as directory:
                     record = read_regular("RECORD", MOST_BYTES, directory=directory)
-                    about = read_regular("METADATA", MOST_BYTES, directory=directory)
+                    about = read_regular("METADATA", MOST_METADATA, directory=directory)
             except BoxError:
                 continue
             name = _name_of(about or b"") or " ".join(entry.removesuffix(".dist-info").rsplit("-", 1))[:200]
-            for line in (record or b"").decode(errors="replace").splitlines():
-                path = line.rsplit(",", 2)[0].strip('"')
+            lines = (record or b"").decode(errors="replace").split("\n", lines_left)[:lines_left]
+            bytes_left, lines_left = bytes_left - len(record or b""), lines_left - len(lines)
+            if bytes_left < 0 or lines_left <= 0:
+                break
+            for line in filter(None, lines):
+                path = line.rstrip("\r").rsplit(",", 2)[0].strip('"')
                 known[os.path.normpath(f"{self._packages}/{path}")] = name
         return known
 
@@ -68,6 +78,11 @@ def _name_of(metadata: bytes) -> str:
     return " ".join(filter(None, (found.get("Name"), found.get("Version"))))
 
 
+def _forget_oldest(owners: dict[int, Owner]) -> None:
+    if len(owners) >= MOST_PROCESSES:
+        del owners[next(iter(owners))]
+
+
 class Attribution:
     """Follows the processes of one run."""
 
@@ -78,11 +93,13 @@ class Attribution:
 
     def hear(self, spawn: Spawn) -> None:
         """Remember for whom a process starts the next one."""
+        _forget_oldest(self._noted)
         self._noted[spawn.pid] = spawn.owner
 
     def owner_of(self, touch: Touch) -> Owner:
         """Return on whose behalf it was; what the guard says itself comes first."""
         if touch.pid not in self._owners:
+            _forget_oldest(self._owners)
             inherited = self._owners.get(touch.parent, NOBODY)
             self._owners[touch.pid] = self._noted.get(touch.parent, inherited)
         if touch.operation == "execute":

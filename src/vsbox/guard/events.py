@@ -17,7 +17,15 @@ from vsbox.plan.observed import HEAD, NONE, OBSERVED, name_of_call, operation_of
 from vsbox.seccomp.rules import FIXED_RULES, matches
 
 NOTE_PREFIX: Final = "/.vsbox-observer/"
+HIDES: Final = "hide"
+UNSEEN: Final = "what it touches"
+"""A process that lets nobody look at its memory (``prctl(PR_SET_DUMPABLE)``, a program that may not be read)."""
 FIELD, ITEM = "\x1f", "\x1e"
+NOTED: Final = frozenset(
+    {"spawn", "read", "write", "list", "enter", "open", "load", "execute", "connect", "resolve"}
+    | {"create", "rename", "link", "remove", "change", "truncate"}
+)
+"""What the guard tells of. What else a note says was made up."""
 INTERNET: Final = frozenset({2, 10})
 """AF_INET, AF_INET6: a socket of these is asked about where there is no network."""
 UNIX_PATH_AT: Final = 2
@@ -87,20 +95,20 @@ def _address(data: bytes) -> str:
 
 def _note(time: float, pid: int, parent: int, program: str, text: str) -> Touch | Spawn | None:
     fields = text.split(FIELD)
-    if len(fields) != 5:
+    if len(fields) != 5 or fields[0] not in NOTED:
         return None
     operation, target, distribution, where, chain = fields
     owner = Owner(distribution[:200], where, tuple(filter(None, chain.split(ITEM)))[:50])
     if operation == "spawn":
         return Spawn(pid, owner)
-    return Touch(time, pid, parent, program, operation[:200], target, owner)
+    return Touch(time, pid, parent, program, operation, target, owner)
 
 
 def decode(packet: bytes, machine: str) -> Iterator[Touch | Spawn]:
     """Yield what one packet of the launcher says; nothing for one that is cut short."""
     if len(packet) < HEAD.size:
         return
-    _, number, _, pid, parent, _, time_ns, *arguments, name = HEAD.unpack_from(packet)
+    _, number, _, pid, parent, unseen, time_ns, *arguments, name = HEAD.unpack_from(packet)
     first, other, address, last = [*_texts(packet), b"", b"", b"", b""][:4]
     path, second, library = map(os.fsdecode, (first, other, last))
     program = name.split(b"\0")[0].decode(errors="replace")
@@ -109,6 +117,9 @@ def decode(packet: bytes, machine: str) -> Iterator[Touch | Spawn]:
         note = _note(time, pid, parent, program, path[len(NOTE_PREFIX) :])
         if note is not None:
             yield note
+        return
+    if unseen:
+        yield Touch(time, pid, parent, program, HIDES, UNSEEN, None, library)
         return
     call = name_of_call(number, machine)
     operation = operation_of(call, tuple(arguments), machine)
@@ -124,4 +135,3 @@ def decode(packet: bytes, machine: str) -> Iterator[Touch | Spawn]:
     targets = [_address(address)] if entry.address != NONE else [path, second] if entry.second != NONE else [path]
     for target in filter(None, targets):
         yield Touch(time, pid, parent, program, operation, target, None, library)
-

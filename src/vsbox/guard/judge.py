@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from vsbox.guard.events import HIDES
 from vsbox.guard.hook import Guard, is_own_host
 from vsbox.guard.records import CONTENT, NETWORK
 from vsbox.plan.project import is_protected_name
@@ -60,6 +61,8 @@ class Judge:
 
     def judge(self, operation: str, target: str) -> Verdict:
         """Return the verdict on one touch."""
+        if operation == HIDES:
+            return ALLOWED_KEPT
         if operation == "call":
             return Verdict(denied=True, kept=True, rule=f"system call: {reason(target, 'errno EPERM', ALLOWED)}")
         if operation == "resolve" or (operation == "connect" and not target.startswith("/")):

@@ -1,19 +1,22 @@
 """The least policy that would let a watched run pass, as items a person can take or leave.
 
-Security: never a credential. What looks like one is listed with a warning; a directory that holds one is not
-proposed as a whole.
+Security: code inside decides what is denied, and can say that it was what was not. So there is never a credential,
+nor a place that the user's own tools execute from or take settings from, nor what the user has hidden. A directory
+that holds a credential is not proposed as a whole.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from vsbox.guard.judge import parents
 from vsbox.guard.records import CONTENT, NETWORK, READING, Record
+from vsbox.plan.project import is_protected_name
 from vsbox.policy.grants import is_below
 
 CREDENTIALS: Final = (
@@ -46,7 +49,21 @@ CREDENTIAL_NAMES: Final = (
     "*passwd*", "*password*", ".env", ".env.*", "*.ovpn", "auth.json", "wallet.dat", ".netrc", ".pypirc",
 )  # fmt: skip
 """Names that say it themselves, wherever they are."""
+SOURCES: Final = (".py", ".pyi", ".pyc", ".so", ".c", ".h", ".rs", ".go", ".js", ".ts", ".css", ".html", ".md", ".rst")
+"""What a directory may hold whatever its name says."""
 CREDENTIAL_DIRECTORIES: Final = frozenset({".ssh", ".gnupg", ".aws", ".kube", ".docker", "secrets", "keyrings"})
+OF_TOOLS: Final = frozenset(
+    {"pip", "uv", "pypoetry", "pdm", "pipenv", "pre-commit", "virtualenv", "go-build", "yarn", "npm"}
+)
+"""Caches of tools that execute, or install, what is in them."""
+MADE_BY_PROGRAMS: Final = (".cache", ".local/state")
+"""Hidden directories of a home that hold data and nothing that is obeyed."""
+OF_THE_SYSTEM: Final = (
+    "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/boot", "/opt", "/run", "/snap", "/nix",
+    "/gnu", "/dev", "/proc", "/sys", "/var/lib", "/var/spool", "/var/run", "/var/cron", "/var/mail", "/var/www",
+)  # fmt: skip
+"""Where programs, services and their settings are: nothing there is proposed for writing."""
+MOST_LOOKED_AT: Final = 20_000
 OF_ONE_PROGRAM: Final = (".cache", ".config", ".local/share", ".local/state", ".local/lib")
 """Directories of a home whose children each belong to one program."""
 ENOUGH: Final = 3
@@ -85,6 +102,21 @@ class Proposal:
     refused: tuple[Refused, ...]
 
 
+def names_below(directory: str) -> Iterator[str]:
+    """Yield what is below a directory, what is near first, up to a number; no links are followed."""
+    waiting, left = deque([directory]), MOST_LOOKED_AT
+    while waiting and left > 0:
+        try:
+            entries = list(os.scandir(waiting.popleft()))
+        except OSError:
+            continue
+        for entry in entries[:left]:
+            yield entry.path
+            if entry.is_dir(follow_symlinks=False) and not entry.name.endswith("-packages"):
+                waiting.append(entry.path)
+        left -= len(entries)
+
+
 @dataclass(frozen=True)
 class Disk:
     """What is asked of the disk, as functions of a path; tests bring their own."""
@@ -92,19 +124,41 @@ class Disk:
     is_directory: Callable[[str], bool] = os.path.isdir
     exists: Callable[[str], bool] = os.path.lexists
     real: Callable[[str], str] = os.path.realpath
+    below: Callable[[str], Iterable[str]] = names_below
 
 
 @dataclass
 class Proposer:
-    """Knows one box: where it is, whose home it is in, and what its user must not let be written."""
+    """Knows one box: where it is, whose home it is in, and what its user must not let be written.
+
+    ``hidden``: what the policy hides; ``commands``: where the user's shell looks for commands.
+    """
 
     box: str
     home: str
     own_paths: tuple[str, ...] = ()
     disk: Disk = field(default_factory=Disk)
+    hidden: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
 
     def propose(self, denied: Iterable[Record]) -> Proposal:
         """Return what would let all of it pass."""
+        wanted, refused = self._sorted(denied)
+        written = self._merged(wanted["allowed_paths"], writes=True)
+        read = {
+            path: names
+            for path, names in self._merged(wanted["read_only_paths"], writes=False).items()
+            if not any(is_below(path, other) for other in written)
+        }
+        items = [
+            *_items("allowed_paths", written),
+            *_items("read_only_paths", read),
+            *_items("network", wanted["network"]),
+        ]
+        return Proposal(tuple(items), tuple(refused))
+
+    def _sorted(self, denied: Iterable[Record]) -> tuple[dict[str, dict[str, set[str]]], Iterable[Refused]]:
+        """Return what is needed, by the key of the policy and with who needs it, and what is not proposed."""
         wanted: dict[str, dict[str, set[str]]] = {"allowed_paths": {}, "read_only_paths": {}, "network": {}}
         refused: dict[tuple[str, str], Refused] = {}
         records = tuple(denied)
@@ -121,18 +175,7 @@ class Proposer:
                 refused[value, record.operation] = Refused(value, record.operation, reason, names, reason == CREDENTIAL)
             else:
                 wanted[key].setdefault(value, set()).add(who)
-        written = self._merged(wanted["allowed_paths"], writes=True)
-        read = {
-            path: names
-            for path, names in self._merged(wanted["read_only_paths"], writes=False).items()
-            if not any(is_below(path, other) for other in written)
-        }
-        items = [
-            *_items("allowed_paths", written),
-            *_items("read_only_paths", read),
-            *_items("network", wanted["network"]),
-        ]
-        return Proposal(tuple(items), tuple(refused.values()))
+        return wanted, refused.values()
 
     def _needed(self, record: Record) -> tuple[str, str]:
         if record.rule == NETWORK:
@@ -151,6 +194,9 @@ class Proposer:
             return CREDENTIAL
         if record.rule.startswith("protected"):
             return "your own tools would execute it"
+        return self._objection_to_path(record.operation, key, value)
+
+    def _objection_to_path(self, operation: str, key: str, value: str) -> str:
         if not value.startswith("/"):
             return "what it is cannot be granted by a path"
         if value in TOO_BROAD or is_below(self.home, value):
@@ -161,17 +207,58 @@ class Proposer:
                 if key == "allowed_paths"
                 else "the outside half of the box"
             )
-        if key == "allowed_paths" and any(
-            is_below(o, value) or is_below(value, o) for o in (self.box, *self.own_paths)
-        ):
-            return "it holds what runs outside: this box, or vsbox itself"
+        if not value.isprintable():
+            return "its name cannot be shown as it is"
+        if any(is_below(value, place) for place in self.hidden):
+            return "you have hidden it: hidden_paths in sandbox.json"
+        if operation == "connect":
+            return "what listens there works outside, on behalf of whoever asks"
+        outside = self._objection_to_writing(value) if key == "allowed_paths" else ""
+        return outside or self._objection_to_place(value)
+
+    def _objection_to_place(self, value: str) -> str:
         if self.disk.real(value) != value:
             return (
                 f"it goes through a symbolic link to {self.disk.real(value)}: name that in your program, and grant it"
             )
         if not self.disk.exists(value):
             return "it does not exist: make it first"
+        held = self._credential_below(value)
+        return f"it holds a credential, or a place of them: {held}" if held else ""
+
+    def _objection_to_writing(self, value: str) -> str:
+        """Say what speaks against writing there: code inside must not be able to leave what is executed outside."""
+        outside = (self.box, *self.own_paths)
+        if any(is_below(place, value) or is_below(value, place) for place in outside):
+            return "it holds what runs outside: this box, or vsbox itself"
+        if any(is_below(value, place) for place in OF_THE_SYSTEM):
+            return "programs and settings of the system are there"
+        if any(is_below(place, value) or is_below(value, place) for place in self.commands):
+            return "your shell finds commands there"
+        home = self._home_of(value)
+        if value == home:
+            return "too broad: it holds much else of its owner's"
+        if any(is_protected_name(part) for part in value[len(home) :].split("/") if part):
+            return "your own tools would execute it"
+        rest = value[len(home) + 1 :] if home else ""
+        kept = [place for place in MADE_BY_PROGRAMS if is_below(rest, place) and rest != place]
+        program = rest[len(kept[0]) + 1 :].split("/", maxsplit=1)[0] if kept else ""
+        if home and rest.startswith(".") and (not kept or program in OF_TOOLS):
+            return "your own tools take settings and programs from there"
         return ""
+
+    def _home_of(self, path: str) -> str:
+        """Return whose home a path is in, or "" for none."""
+        somebody = "/".join(path.split("/")[:3]) if path.startswith("/home/") else ""
+        return next((home for home in (self.home, "/root", somebody) if home and is_below(path, home)), "")
+
+    def _credential_below(self, directory: str) -> str:
+        """Return a credential in a directory, or a place of the table, or ""."""
+        if not self.disk.is_directory(directory):
+            return ""
+        if self._holds_credential(directory):
+            return "see what is in it"
+        return next((p for p in self.disk.below(directory) if not p.endswith(SOURCES) and self.is_credential(p)), "")
 
     def is_credential(self, path: str) -> bool:
         """Tell whether a path is, or is below, something that opens something else."""
@@ -191,9 +278,11 @@ class Proposer:
         return False
 
     def _holds_credential(self, directory: str) -> bool:
-        """Tell whether a directory is above a place of the table. Names in it are not looked at: there may be many."""
+        """Tell whether a directory is above a place of the table."""
         for pattern in CREDENTIALS:
             whole = pattern.replace("~", self.home, 1)
+            if whole == directory:
+                return True
             fixed = whole.split("*", maxsplit=1)[0]
             if is_below(fixed, directory) and ("*" in whole or self.disk.exists(whole)):
                 return True
@@ -203,7 +292,7 @@ class Proposer:
         """Replace what belongs together by what holds it, as long as nothing else comes with it that matters."""
         found: dict[str, set[str]] = {}
         for path, names in paths.items():
-            found.setdefault(self._program_directory(path), set()).update(names)
+            found.setdefault(self._program_directory(path, writes=writes), set()).update(names)
         grew = True
         while grew:
             grew = False
@@ -220,11 +309,13 @@ class Proposer:
             if not any(path != other and is_below(path, other) for other in found)
         }
 
-    def _program_directory(self, path: str) -> str:
+    def _program_directory(self, path: str, *, writes: bool) -> str:
         for shared in OF_ONE_PROGRAM:
             base = f"{self.home}/{shared}"
             if is_below(path, base) and path != base:
                 directory = f"{base}/{path[len(base) + 1 :].split('/', maxsplit=1)[0]}"
+                if writes and self._objection_to_writing(directory):
+                    continue
                 if self.disk.is_directory(directory) and self._may_stand_for(directory):
                     return directory
         return path
@@ -233,7 +324,9 @@ class Proposer:
         shared = {f"{self.home}/{name}" for name in OF_ONE_PROGRAM} | {f"{self.home}/.local"}
         if directory in TOO_BROAD | shared or is_below(self.home, directory) or is_below(self.box, directory):
             return False
-        return not self.is_credential(directory) and not self._holds_credential(directory)
+        if any(is_below(place, directory) or is_below(directory, place) for place in self.hidden):
+            return False
+        return not self.is_credential(directory) and not self._credential_below(directory)
 
 
 CREDENTIAL: Final = "a credential, or a place of them"

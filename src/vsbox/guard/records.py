@@ -18,11 +18,15 @@ import msgspec
 
 from vsbox.guard.places import read_regular
 from vsbox.seccomp import ALLOWED, reason
+from vsbox.seccomp.allowed import KNOWN
 
 MOST_BYTES: Final = 4 << 20
 FULL_BYTES: Final = 1 << 20
 """``hook.py``, MOST_BYTES"""
 MOST_RECORDS: Final = 20_000
+
+LATEST: Final = 4_102_444_800.0
+"""The year 2100: what says it is from later than that was made up, and no calendar can show it."""
 
 Verdict = Literal["denied", "would deny", "allowed"]
 Short = Annotated[str, msgspec.Meta(max_length=200)]
@@ -38,7 +42,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     of them, innermost first. ``rule`` is what denies, ``allow`` what would allow it, ``layer`` who noticed.
     """
 
-    time: float
+    time: Annotated[float, msgspec.Meta(ge=0, le=LATEST)]
     pid: int
     verdict: Verdict
     chain: Annotated[tuple[Short, ...], msgspec.Meta(max_length=50)]
@@ -63,7 +67,7 @@ def advice(record: Record, box: str) -> str:
     if record.verdict == "allowed":
         return ""
     if record.operation == "call":
-        unlisted = reason(record.target, "errno EPERM", ALLOWED) == "not on the list"
+        unlisted = record.target in KNOWN and reason(record.target, "errno EPERM", ALLOWED) == "not on the list"
         return f'"syscalls": ["@builtin", "{record.target}"] in sandbox.json' if unlisted else "nothing does"
     if record.rule == NETWORK:
         return '"network": "host" in sandbox.json'

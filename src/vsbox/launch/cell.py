@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,13 +25,15 @@ from vsbox.backends import choose
 from vsbox.errors import CannotEnforceError, UsageError
 from vsbox.host.collect import collect, look_at
 from vsbox.host.facts import HostFacts
+from vsbox.launch.files import DIRECTORY
 from vsbox.launch.group import Group, make_group
-from vsbox.launch.limits import EXACT_BY_GROUP, Limits, used_bytes
+from vsbox.launch.limits import EXACT_BY_GROUP, WATCHED, Limits, used_bytes
 from vsbox.launch.process import Command, Running, Sink
 from vsbox.plan.cell import CELL_ROOT, HOME, Cell, compile_cell
 from vsbox.plan.encode import encode
 from vsbox.plan.environment import search_path
 from vsbox.plan.model import Interpreter, Tier
+from vsbox.plan.project import is_protected_name
 from vsbox.plan.receipt import Receipt
 from vsbox.plan.system import candidates
 from vsbox.policy.grants import check_path, is_below
@@ -41,6 +45,8 @@ Network = Literal["none", "host"]
 SPARE_TASKS: Final = 16
 """Above a limit of processes, so that the meter sees it passed and the kernel stops what outruns it."""
 MOST_PLANS: Final = 16
+SECONDS_TO_LOCK: Final = 60
+"""Between making a directory and locking it there is a moment."""
 BACKENDS: Final = ("native", "landlock")
 
 
@@ -89,7 +95,6 @@ class Environment:
     mounts: tuple[str, ...] = ()
 
 
-@functools.lru_cache(maxsize=32)
 def find_environment(packages: str | None, tier: Tier) -> Environment:
     """Return the Python of a box, of an environment, or the running one.
 
@@ -115,6 +120,7 @@ def _with_tree(interpreter: Interpreter, *trees: str) -> Interpreter:
     return msgspec.structs.replace(interpreter, trees=tuple(dict.fromkeys((*trees, *interpreter.trees))))
 
 
+@functools.lru_cache(maxsize=1)
 def _running_environment() -> Environment:
     real = os.path.realpath(sys.executable)
     trees = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, os.path.dirname(os.path.dirname(real))}
@@ -204,8 +210,11 @@ class _Plans:
         self._lock = threading.Lock()
         self._known: OrderedDict[bytes, tuple[int, Receipt]] = OrderedDict()
 
-    def get(self, key: bytes, make: Callable[[], tuple[bytes, Receipt]]) -> tuple[int, Receipt]:
-        """Return a descriptor, the caller's to close, and the receipt."""
+    def get(self, key: bytes | None, make: Callable[[], tuple[bytes, Receipt]]) -> tuple[int, Receipt]:
+        """Return a descriptor, the caller's to close, and the receipt; None: nothing will ask for the same again."""
+        if key is None:
+            encoded, receipt = make()
+            return _memory_file(encoded), receipt
         with self._lock:
             if key not in self._known:
                 encoded, receipt = make()
@@ -219,12 +228,18 @@ class _Plans:
 
 
 def _memory_file(data: bytes) -> int:
-    descriptor = os.memfd_create("vsbox-plan", os.MFD_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
+    descriptor: int = os.memfd_create("vsbox-plan", os.MFD_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
     os.write(descriptor, data)
     return descriptor
 
 
 PLANS: Final = _Plans()
+
+
+def protected_names(directory: str) -> list[str]:
+    """Return what lies in a directory that the user's own tools would execute, links left out."""
+    with os.scandir(directory) as entries:
+        return sorted(e.name for e in entries if is_protected_name(e.name) and not e.is_symlink())
 
 
 def _policy(wanted: Wanted, environment: Environment, scratch: str | None, tier: Tier) -> Policy:
@@ -237,6 +252,9 @@ def _policy(wanted: Wanted, environment: Environment, scratch: str | None, tier:
         else:
             option = "--bind" if wanted.workdir_access == "write" else "--ro-bind"
             words += [option, wanted.workdir, wanted.mount_point]
+    if tier is Tier.NAMESPACES and wanted.workdir is not None and not wanted.capture:
+        for name in protected_names(wanted.workdir):
+            words += ["--ro-bind", f"{wanted.workdir}/{name}", f"{wanted.mount_point}/{name}"]
     for source, target, writable in wanted.mounts:
         words += ["--bind" if writable else "--ro-bind", source, check_path(target, key="mounts")]
     if scratch is not None:
@@ -295,17 +313,19 @@ def _prepare(
         disk_bytes=wanted.limits.disk_bytes,
         waits=wanted.waits,
     )
-    key = b"\0".join((tier.value.encode(), msgspec.json.encode(policy), msgspec.json.encode(cell)))
+    key = msgspec.json.encode((tier.value, policy, cell)) if scratch is None else None
 
     def make() -> tuple[bytes, Receipt]:
         named = (*policy.allowed_paths, *policy.read_only_paths, *environment.interpreter.trees)
-        sources = (*(mount[0] for mount in wanted.mounts), *environment.mounts[1:], *filter(None, (source, scratch)))
+        below = () if source is None else tuple(f"{source}/{name}" for name in protected_names(source))
+        mounted = (*(mount[0] for mount in wanted.mounts), *environment.mounts[1:])
+        sources = (*below, *mounted, *filter(None, (source, scratch)))
         plan = compile_cell(policy, cell, facts_for((*named, *environment.interpreter.libraries, *sources)), tier)
         return encode(plan.steps), plan.receipt
 
     descriptor, receipt = PLANS.get(key, make)
     stack.callback(os.close, descriptor)
-    group = _group(wanted.limits)
+    group = _group(wanted.limits, namespaces=namespaces)
     home = HOME if namespaces else f"{scratch}/home"
     exports = (1 + (source is None) + capture) if namespaces else 0
     on_host = None if capture or (namespaces and source is None) else source or workdir
@@ -346,26 +366,57 @@ def _copy(source: str, target: str, most_bytes: int) -> None:
     shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
 
 
+SCRATCH: Final = "vsbox-run-"
+
+
 def _make_scratch(stack: contextlib.ExitStack) -> str:
-    scratch = os.path.realpath(tempfile.mkdtemp(prefix="vsbox-run-"))
+    """Make a directory of the host for what is private; locked, so that it is known to be in use."""
+    sweep()
+    scratch = os.path.realpath(tempfile.mkdtemp(prefix=SCRATCH))
     stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+    lock = os.open(scratch, DIRECTORY)
+    stack.callback(os.close, lock)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # type: ignore[attr-defined,unused-ignore]
     for name in ("home", "tmp", "work"):
         os.mkdir(f"{scratch}/{name}", 0o700)
     return scratch
 
 
-def _group(limits: Limits) -> Group:
-    group = make_group(limits)
+@functools.lru_cache(maxsize=1)
+def sweep() -> None:
+    """Remove what programs that were killed left behind; once in the life of a process."""
+    for path in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
+        with contextlib.suppress(OSError):
+            lock = os.open(path, DIRECTORY)
+            try:
+                is_old = os.fstat(lock).st_mtime < time.time() - SECONDS_TO_LOCK
+                if is_old and os.fstat(lock).st_uid == os.geteuid():  # type: ignore[attr-defined,unused-ignore]
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[attr-defined,unused-ignore]
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _group(limits: Limits, *, namespaces: bool) -> Group:
+    """Return the control group of a run.
+
+    Raises:
+        CannotEnforceError: a limit is required to be exact, and can only be watched here.
+    """
+    watched = {name for name in limits.required if name in WATCHED or (name == "disk_bytes" and not namespaces)}
+    group = Group() if watched else make_group(limits)
     for name in limits.required:
-        if name not in Limits.__struct_fields__:
-            raise UsageError(f"no limit {name!r}", hint=f"known: {', '.join(Limits.__struct_fields__)}")
+        if name not in watched and EXACT_BY_GROUP.get(name, "") in {"", *group.controllers}:
+            continue
+        group.close()
         controller = EXACT_BY_GROUP.get(name)
-        if controller is not None and controller not in group.controllers:
-            group.close()
-            raise CannotEnforceError(
-                f"cannot enforce {name} exactly: there is no control group with the controller {controller} to be had",
-                hint="delegate one (systemd-run --user --scope -p Delegate=yes …), or do not require it",
-            )
+        cause = "it can only be watched"
+        if controller:
+            cause = f"there is no control group with the controller {controller} to be had"
+        raise CannotEnforceError(
+            f"cannot enforce {name} exactly: {cause}",
+            hint="delegate a group (systemd-run --user --scope -p Delegate=yes ...), or do not require it",
+        )
     return group
 
 
@@ -391,9 +442,10 @@ def start(
     stdout: Sink = None,
     stderr: Sink = None,
     kept: int = -1,
+    foreground: bool = False,
 ) -> Running:
     """Start a prepared run."""
-    command = Command(prepared.plan, argv, prepared.variables, stdin, kept)
+    command = Command(prepared.plan, argv, prepared.variables, stdin, kept, foreground)
     running = Running(
         command, limits=limits, group=prepared.group, exports=prepared.exports, stdout=stdout, stderr=stderr
     )
@@ -406,12 +458,12 @@ def start(
 
 def watch_private_areas(running: Running, disk_bytes: int) -> None:
     """Look at the file systems that the launcher handed over: their size is the limit."""
-    areas = tuple(running.directories)
+    areas = (*running.directories, *(() if running.changes is None else (running.changes,)))
 
     def look() -> tuple[float, float]:
         worst = 0.0
         for area in areas:
-            status = os.statvfs(area)
+            status = os.statvfs(area)  # type: ignore[attr-defined,unused-ignore]
             if status.f_bavail == 0 and status.f_blocks:
                 return float(disk_bytes), float(disk_bytes)
             worst = max(worst, float((status.f_blocks - status.f_bfree) * status.f_frsize))

@@ -220,7 +220,7 @@ def _removed(lower: int, path: str) -> Iterator[Change]:
 def _is_opaque(root: int, path: str) -> bool:
     try:
         with opened_directory(root, PurePosixPath(path).parts) as directory:
-            return os.getxattr(directory, OPAQUE) == b"y"  # type: ignore[attr-defined,unused-ignore]
+            return bool(os.getxattr(directory, OPAQUE) == b"y")  # type: ignore[attr-defined,unused-ignore]
     except OSError:
         return False
 
@@ -231,7 +231,7 @@ def read_overlay(upper: int, original: str) -> ChangeSet:
     lower = os.open(original, DIRECTORY)
     try:
         for path, status in walk(upper):
-            if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:  # type: ignore[attr-defined,unused-ignore]
                 found += _removed(lower, path)
                 continue
             if stat.S_ISDIR(status.st_mode) and _is_opaque(upper, path):

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from vsbox.errors import UsageError
+from vsbox.plan.project import is_protected_name
 
 DIRECTORY: Final = (
     os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -33,6 +34,12 @@ class Changes(msgspec.Struct, frozen=True):
     created: tuple[str, ...] = ()
     modified: tuple[str, ...] = ()
     deleted: tuple[str, ...] = ()
+
+    @property
+    def protected(self) -> tuple[str, ...]:
+        """Those that the user's own tools would execute unasked (``.git``, ``.envrc`` …): look at them first."""
+        parts = ((path, path.split("/")) for path in (*self.created, *self.modified))
+        return tuple(path for path, names in parts if any(map(is_protected_name, names)))
 
     def __bool__(self) -> bool:
         """Tell whether anything changed."""
@@ -66,6 +73,19 @@ def opened_directory(root: int, parts: tuple[str, ...], *, make: bool = False) -
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+Content = bytes | str | os.PathLike[str]
+
+
+def content_of(given: Content) -> bytes:
+    """Return what is to be in a file: bytes, text, or what another file holds."""
+    if isinstance(given, str):
+        return given.encode()
+    if isinstance(given, os.PathLike):
+        with open(given, "rb") as file:
+            return file.read()
+    return bytes(given)
 
 
 def put_file(root: int, name: str, data: bytes, *, mode: int = 0o644) -> None:

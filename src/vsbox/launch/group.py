@@ -7,6 +7,7 @@ where version 2 has no such controller.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import time
@@ -115,24 +116,55 @@ def _write(path: Path, value: object) -> None:
     path.write_text(str(value), encoding="ascii")
 
 
-def _make_v2(parent: Path, limits: Limits, wanted: frozenset[str]) -> Group | None:
-    """Make a group below one that is ours. It may hold this very process: then its controllers cannot be passed on."""
-    available = set((parent / "cgroup.controllers").read_text(encoding="ascii").split())
-    if not wanted <= available:
-        return None
-    for candidate in (parent, parent.parent):  # what is delegated holds us, and beside us there is room
+def _make_v2(place: Path, limits: Limits, wanted: frozenset[str]) -> Group | None:
+    """Make a group below the one that this process is in, or beside it: where that is ours to divide (delegated)."""
+    for parent in (place, place.parent):
         with contextlib.suppress(OSError):
-            _write(candidate / "cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(wanted)))
-            directory = candidate / _name()
-            directory.mkdir()
-            group = Group((directory,), wanted, 2)
-            try:
-                _set_v2(directory, limits)
-            except OSError:
-                group.close()
-                raise
-            return group
+            if wanted <= set((parent / "cgroup.controllers").read_text(encoding="ascii").split()):
+                _pass_on(parent, wanted)
+                return _make_below(parent, limits, wanted)
     return None
+
+
+def _pass_on(parent: Path, wanted: frozenset[str]) -> None:
+    """Let the groups below have these controllers."""
+    words = " ".join(f"+{name}" for name in sorted(wanted))
+    try:
+        _write(parent / "cgroup.subtree_control", words)
+    except OSError as error:
+        if error.errno != errno.EBUSY or not _move_aside(parent):
+            raise
+        _write(parent / "cgroup.subtree_control", words)
+
+
+def _make_below(parent: Path, limits: Limits, wanted: frozenset[str]) -> Group:
+    directory = parent / _name()
+    directory.mkdir()
+    group = Group((directory,), wanted, 2)
+    try:
+        # pids alone can be passed on by a group that holds processes, and what is below can then hold none
+        if (directory / "cgroup.type").read_text(encoding="ascii").strip() != "domain":
+            _write(parent / "cgroup.subtree_control", " ".join(f"-{name}" for name in sorted(wanted)))
+            raise OSError(errno.EOPNOTSUPP, "not a group for processes", str(directory))
+        _set_v2(directory, limits)
+    except OSError:
+        group.close()
+        raise
+    return group
+
+
+def _move_aside(parent: Path) -> bool:
+    """Move this process into a group of its own below ``parent``, if nobody else is there; tell whether it was done.
+
+    A group whose controllers are passed on may hold no process ("no internal processes").
+    """
+    own = str(os.getpid())
+    if (parent / "cgroup.procs").read_text(encoding="ascii").split() != [own]:
+        return False
+    aside = parent / f"vsbox-self-{own}"
+    aside.mkdir(exist_ok=True)
+    _write(aside / "cgroup.procs", own)
+    return True
 
 
 def _set_v2(directory: Path, limits: Limits) -> None:
@@ -184,6 +216,8 @@ def make_group(limits: Limits) -> Group:
     mounts = _mounts()
     with contextlib.suppress(OSError):
         place = _place(mounts, "")
+        if place is not None and place.name == f"vsbox-self-{os.getpid()}":
+            place = place.parent
         group = _make_v2(place, limits, wanted) if place is not None else None
         if group is not None:
             return group

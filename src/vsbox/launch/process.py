@@ -8,6 +8,7 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import resource
 import selectors
 import socket
 import struct
@@ -15,9 +16,10 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
+from typing import Final, NoReturn
 
-from vsbox.errors import LauncherError
+from vsbox.errors import LauncherError, VsboxError
 from vsbox.host.collect import find_launcher
 from vsbox.launch.group import Group
 from vsbox.launch.limits import Limits, Meter, Sample
@@ -32,11 +34,11 @@ PACKET_BYTES: Final = 16 << 10
 CHUNK_BYTES: Final = 1 << 16
 SECONDS_TO_END: Final = 5.0
 """For the launcher to end what is inside, before it is killed itself."""
-SHORTEST_LOOK, LONGEST_LOOK = 0.02, 0.1
+SHORTEST_LOOK, LONGEST_LOOK = 0.008, 0.1
 MOST_VIOLATIONS: Final = 100
 
-Sink = Callable[[bytes], object] | None
-"""What is done with output: None keeps it."""
+Sink = Callable[[bytes], object] | int | None
+"""What is done with output: None keeps it, a descriptor is given to the payload as it is."""
 
 
 @dataclass
@@ -50,7 +52,7 @@ class Output:
     def take(self, data: bytes, room: int) -> None:
         """Take a piece, of which ``room`` bytes may still be kept."""
         self.total += len(data)
-        if self.sink is not None:
+        if callable(self.sink):
             self.sink(data)
         else:
             self.kept += data[: max(room, 0)]
@@ -68,13 +70,17 @@ class End:
 
 @dataclass(frozen=True)
 class Command:
-    """What is started: the encoded plan (a descriptor), arguments, variables, input; ``kept``: a descriptor for it."""
+    """What is started: the encoded plan (a descriptor), arguments, variables, input; ``kept``: a descriptor for it.
+
+    ``foreground``: it stays in the caller's process group, so the terminal's signals reach it as they do the caller.
+    """
 
     plan: int
     argv: tuple[str, ...]
     variables: Mapping[str, str]
     stdin: bytes | int = b""
     kept: int = -1
+    foreground: bool = False
 
 
 class Running:
@@ -101,11 +107,12 @@ class Running:
         self._peak_memory = 0
         self._most_tasks = 0
         self._room = limits.output_bytes
+        self._cpu_before = 0.0
         self._disks: Callable[[], tuple[float, float]] | None = None
         self._selector = selectors.DefaultSelector()
         self._open: dict[int, Callable[[], object]] = {}
         self._wake, self._woken = socket.socketpair()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # type: ignore[attr-defined,unused-ignore]
         self._pipes: list[int] = []
         try:
             self._start(command, theirs)
@@ -118,30 +125,33 @@ class Running:
     def _start(self, command: Command, theirs: socket.socket) -> None:
         words = [find_launcher(), "run", command.plan, theirs.fileno(), command.kept, self.group.word, *command.argv]
         descriptors = [command.plan, theirs.fileno(), *([command.kept] if command.kept >= 0 else [])]
-        out, their_out = self._pipe()
-        err, their_err = self._pipe()
+        read: dict[int, Output] = {}
+        handed: list[int] = []
+        their_out, their_err = (self._stream(output, read, handed) for output in (self.stdout, self.stderr))
         source: int = subprocess.DEVNULL
         if isinstance(command.stdin, int):
             source = command.stdin
         elif command.stdin:
             source, self._stdin = self._pipe()
+        self._own_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # type: ignore[attr-defined,unused-ignore]
         self.started = time.monotonic()
         try:
             self._process = subprocess.Popen(
                 [str(word) for word in words], stdin=source, stdout=their_out, stderr=their_err, cwd="/",
-                env=dict(command.variables), pass_fds=descriptors, start_new_session=True,
+                env=dict(command.variables), pass_fds=descriptors,
+                start_new_session=not command.foreground,
             )  # fmt: skip
         except (OSError, ValueError) as error:  # an argument holds NUL
             cause = getattr(error, "strerror", None) or error
             raise LauncherError(f"cannot start {command.argv[0]}: {cause}") from error
-        theirs_now = [their_out, their_err] + ([source] if command.stdin and not isinstance(command.stdin, int) else [])
+        theirs_now = [*handed, *([source] if command.stdin and not isinstance(command.stdin, int) else [])]
         for descriptor in theirs_now:
             self._pipes.remove(descriptor)
             os.close(descriptor)
         self._meter = Meter(self._process.pid)
-        self.watch(out, lambda: self._read(out, self.stdout))
-        self.watch(err, lambda: self._read(err, self.stderr))
-        self._streams = {out: self.stdout, err: self.stderr}
+        for descriptor, output in read.items():
+            self.watch(descriptor, partial(self._read, descriptor, output))
+        self._streams = read
         if source >= 0 and not isinstance(command.stdin, int):
             self.watch(self._stdin, self._feed, writing=True)
         self._control.setblocking(False)
@@ -153,9 +163,18 @@ class Running:
         self._pipes += ends
         return ends
 
+    def _stream(self, output: Output, read: dict[int, Output], handed: list[int]) -> int:
+        """Return what the payload writes to; note the end that is read here, and that the other is to be closed."""
+        if isinstance(output.sink, int):
+            return output.sink
+        ours, theirs = self._pipe()
+        read[ours] = output
+        handed.append(theirs)
+        return theirs
+
     def watch(self, descriptor: int, serve: Callable[[], object], *, writing: bool = False) -> None:
         """Call ``serve`` whenever a descriptor is ready, until :meth:`forget`."""
-        os.set_blocking(descriptor, False)
+        os.set_blocking(descriptor, False)  # type: ignore[attr-defined,unused-ignore]
         self._open[descriptor] = serve
         self._selector.register(descriptor, selectors.EVENT_WRITE if writing else selectors.EVENT_READ, serve)
 
@@ -181,10 +200,14 @@ class Running:
         with contextlib.suppress(OSError):
             self._wake.send(b"c")
 
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the payload; from any thread. In the foreground, one that its group got counts once."""
+        with contextlib.suppress(OSError):
+            self._control.send(MESSAGE.pack(SIGNAL, number) + b"\0")
+
     def interrupt(self) -> None:
         """Send SIGINT to the payload; from any thread."""
-        with contextlib.suppress(OSError):
-            self._control.send(MESSAGE.pack(SIGNAL, 2) + b"\0")
+        self.send_signal(2)
 
     def go(self) -> None:
         """Let a payload start that waits."""
@@ -194,9 +217,11 @@ class Running:
         """Set what tells how much of the private areas is used, and how much there is."""
         self._disks = look
 
-    def more_output(self) -> None:
-        """Let as much output be written again as at the start."""
-        self._room = self.limits.output_bytes
+    def begin_call(self, limits: Limits) -> None:
+        """Begin to count processor time and output anew, against these limits."""
+        self.limits = limits
+        self._room = limits.output_bytes
+        self._cpu_before = self._meter.sample().cpu_seconds if limits.cpu_seconds is not None else 0.0
 
     # ---- the launcher ----
 
@@ -218,9 +243,9 @@ class Running:
 
     def _hear(self) -> bool:
         """Take one packet; tell whether there may be more."""
-        space = socket.CMSG_SPACE(array.array("i", [0]).itemsize)
+        space = socket.CMSG_SPACE(array.array("i", [0]).itemsize)  # type: ignore[attr-defined,unused-ignore]
         try:
-            packet, ancillary, _, _ = self._control.recvmsg(PACKET_BYTES, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+            packet, ancillary, _, _ = self._control.recvmsg(PACKET_BYTES, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))  # type: ignore[attr-defined,unused-ignore]
         except BlockingIOError:
             return True
         except ConnectionResetError:
@@ -250,7 +275,7 @@ class Running:
         if len(packet) < HEAD.size or len(self.violations) >= MOST_VIOLATIONS:
             return
         _, number, _, pid, _, _, _, *_, name = HEAD.unpack_from(packet)
-        call = name_of_call(number, os.uname().machine)
+        call = name_of_call(number, os.uname().machine)  # type: ignore[attr-defined,unused-ignore]
         program = name.split(b"\0")[0].decode(errors="replace")
         self.violations.append(Violation(call, reason(call, "errno EPERM", ALLOWED), program, pid))
 
@@ -340,8 +365,9 @@ class Running:
         if limits.memory_bytes is not None and (sample.memory_bytes > limits.memory_bytes or self.group.memory_kills()):
             most = max(sample.memory_bytes, limits.memory_bytes)
             self.end(Outcome.MEMORY, LimitHit("memory_bytes", limits.memory_bytes, most))
-        if limits.cpu_seconds is not None and sample.cpu_seconds > limits.cpu_seconds:
-            self.end(Outcome.CPU, LimitHit("cpu_seconds", limits.cpu_seconds, sample.cpu_seconds))
+        cpu = sample.cpu_seconds - self._cpu_before
+        if limits.cpu_seconds is not None and cpu > limits.cpu_seconds:
+            self.end(Outcome.CPU, LimitHit("cpu_seconds", limits.cpu_seconds, cpu))
         if self._disks is not None:
             used, size = self._disks()
             if used >= size:
@@ -381,7 +407,7 @@ class Running:
         pause = 0.0005
         while self._process.returncode is None:
             try:
-                done, status, spent = os.wait4(self._process.pid, os.WNOHANG)
+                done, status, spent = os.wait4(self._process.pid, os.WNOHANG)  # type: ignore[attr-defined,unused-ignore]
             except ChildProcessError:  # somebody waits for every child of this process
                 self._process.returncode = -1
                 break
@@ -397,18 +423,21 @@ class Running:
         if spent is None:
             return Usage(wall, self._sample.cpu_seconds, self._peak_memory, self._most_tasks)
         cpu = max(spent.ru_utime + spent.ru_stime, self._sample.cpu_seconds)
-        return Usage(wall, cpu, max(self._peak_memory, spent.ru_maxrss << 10), max(self._most_tasks, 1))
+        # what this very process had is counted until the launcher is executed: a figure that is no more says nothing
+        most = spent.ru_maxrss if spent.ru_maxrss > self._own_memory else 0
+        peak = max(self._peak_memory, most << 10, self.group.peak_memory())
+        return Usage(wall, cpu, peak, max(self._most_tasks, 1))
 
     def _judge(self, usage: Usage) -> tuple[Outcome, LimitHit | None, int | None]:
         if self._cause is not None:
             return (*self._cause, None)
         limits = self.limits
         if self._last is None:
+            self._raise_for_launcher()
             raise LauncherError("cannot tell how the run ended: its launcher was killed", hint="was memory short?")
         kind, value, text = self._last
         if kind == FAILED:
-            first, _, hint = text.removeprefix("vsbox: ").partition("\n")
-            raise LauncherError(first, hint=hint.strip() or None)
+            self._raise(text)
         if limits.memory_bytes is not None and self.group.memory_kills():
             return Outcome.MEMORY, LimitHit("memory_bytes", limits.memory_bytes, limits.memory_bytes), None
         if kind == KILLED:
@@ -420,6 +449,16 @@ class Running:
         if value and limits.processes is not None and self.group.refused_forks():
             return Outcome.PROCESSES, LimitHit("processes", limits.processes, limits.processes), None
         return Outcome.EXITED, None, value
+
+    def _raise_for_launcher(self) -> None:
+        """Raise what the launcher said before it could say so by its socket: on standard error, as it always does."""
+        said = bytes(self.stderr.kept).decode(errors="replace")
+        if self._process.returncode == VsboxError.exit_code and said.startswith("vsbox: "):
+            self._raise(said)
+
+    def _raise(self, text: str) -> NoReturn:
+        first, _, hint = text.removeprefix("vsbox: ").partition("\n")
+        raise LauncherError(first, hint=hint.strip() or None)
 
     def _judge_signal(self, number: int, usage: Usage) -> tuple[Outcome, LimitHit | None, int | None]:
         limits = self.limits

@@ -96,23 +96,11 @@ class Result(msgspec.Struct, frozen=True):
     @property
     def signal_name(self) -> str | None:
         """The name of the signal that ended it, like ``SIGSEGV``."""
-        if self.returncode is None or self.returncode >= 0:
-            return None
-        try:
-            return signal.Signals(-self.returncode).name
-        except ValueError:
-            return f"signal {-self.returncode}"
+        return name_of_signal(self.returncode)
 
     def describe(self) -> str:
         """Return in a sentence how it ended."""
-        if self.limit is not None:
-            limit, used = _figure(self.limit.limit), _figure(self.limit.used)
-            return f"{SENTENCES[self.outcome]}: {self.limit.name} {limit}, used {used}"
-        if self.outcome is Outcome.EXITED:
-            return f"exited with status {self.returncode}"
-        if self.outcome is Outcome.SIGNALED:
-            return f"killed by {self.signal_name}"
-        return SENTENCES[self.outcome]
+        return describe(self.outcome, self.returncode, self.limit)
 
     def check(self) -> Result:
         """Return the result itself.
@@ -142,6 +130,27 @@ SENTENCES: Final = {
     Outcome.SYSCALL: "made a system call that nothing may make",
     Outcome.CANCELLED: "was cancelled",
 }
+
+
+def name_of_signal(returncode: int | None) -> str | None:
+    """Return the name of the signal that a return code below 0 stands for."""
+    if returncode is None or returncode >= 0:
+        return None
+    try:
+        return signal.Signals(-returncode).name
+    except ValueError:
+        return f"signal {-returncode}"
+
+
+def describe(outcome: Outcome, returncode: int | None, limit: LimitHit | None) -> str:
+    """Return in a sentence how a run ended."""
+    if limit is not None:
+        return f"{SENTENCES[outcome]}: {limit.name} {_figure(limit.limit)}, used {_figure(limit.used)}"
+    if outcome is Outcome.EXITED:
+        return f"exited with status {returncode}"
+    if outcome is Outcome.SIGNALED:
+        return f"killed by {name_of_signal(returncode)}"
+    return SENTENCES[outcome]
 
 
 def _figure(number: float) -> str:

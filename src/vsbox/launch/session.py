@@ -68,8 +68,8 @@ class Value(msgspec.Struct, frozen=True):
 class Reply(msgspec.Struct, frozen=True):
     """What one call came to.
 
-    ``outcome`` is ``exited`` where the code came to its end or to an exception (``error``: its type, and the traceback as
-    text in ``traceback``); ``timeout`` or ``cancelled`` where it was interrupted. ``alive``: the session goes on.
+    ``outcome`` is ``exited`` where the code came to its end or to an exception (``error``: its type, and the traceback
+    as text in ``traceback``); ``timeout`` or ``cancelled`` where it was interrupted. ``alive``: the session goes on.
     """
 
     outcome: Outcome
@@ -111,12 +111,13 @@ class _Answer(msgspec.Struct):
 class Sandbox:
     """Python inside that keeps its variables: ``with Sandbox() as box: box.run("x = 1")``.
 
-    Takes what :func:`vsbox.run` takes, without code, streams and changes. ``limits`` count for the whole session, but
-    ``output_bytes`` for each call. Used by one thread at a time; ``interrupt`` and ``close`` may come from any. With
-    ``async with`` it gives an :class:`AsyncSandbox`.
+    Its arguments are those of :func:`vsbox.run` with the same names; ``on_stdout`` and ``on_stderr`` are called with
+    each piece of output as it comes, which is then not kept. ``limits`` count for the whole session, but
+    ``output_bytes``, ``cpu_seconds`` and ``idle_seconds`` for each call. Used by one thread at a time; ``interrupt``
+    and ``close`` may come from any. With ``async with`` it gives an :class:`AsyncSandbox`.
 
-    Security: as for :func:`vsbox.run`. Calls of one session are not protected from each other. Values come back as JSON and
-    bytes; nothing that comes from inside is unpickled or executed.
+    Security: as for :func:`vsbox.run`. Calls of one session are not protected from each other. Values come back as JSON
+    and bytes; nothing that comes from inside is unpickled or executed.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class Sandbox:
         packages: str | os.PathLike[str] | None = None,
         workdir: str | os.PathLike[str] | None = None,
         mount_point: str = "/mnt",
-        files: Mapping[str, bytes | str] | None = None,
+        files: Mapping[str, trees.Content] | None = None,
         env: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         network: Literal["none", "host"] = "none",
@@ -144,7 +145,7 @@ class Sandbox:
             network=network,
             read=tuple(map(cell.resolve, read)),
             write=tuple(map(cell.resolve, write)),
-            limits=self._limits,
+            limits=msgspec.structs.replace(self._limits, cpu_seconds=None),  # the kernel would count all calls
             backend=backend,
             allow_degraded=tuple(allow_degraded),
         )
@@ -212,7 +213,7 @@ class Sandbox:
             self._running = None
             self._stack.close()
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> Sandbox:  # noqa: PYI034 - Self is of Python 3.11
         """Start."""
         return self.open()
 
@@ -258,8 +259,11 @@ class Sandbox:
 
     # ---- calls ----
 
-    def run(self, code: str, *, timeout: float | None = None) -> Reply:
+    def run(self, code: str, *, timeout: float | None = None, limits: Limits | None = None) -> Reply:
         """Run code and return what it came to; variables stay. After ``timeout`` seconds it is interrupted.
+
+        ``limits`` count for this call, where they say something other than None; passing one ends the session.
+        ``open_files``, ``file_bytes`` and ``disk_bytes`` are the session's.
 
         Raises:
             SessionError: the session has ended before.
@@ -268,13 +272,21 @@ class Sandbox:
             running = self._started()
             if running.has_ended:
                 raise SessionError("cannot use a session that has ended", hint="open another")
-            return self._call(running, code, timeout)
+            return self._call(running, code, timeout, self._limits_of_call(limits))
 
-    def _call(self, running: Running, code: str, timeout: float | None) -> Reply:
+    def _limits_of_call(self, limits: Limits | None) -> Limits:
+        """Return the limits of a call; of processor time those of the session count anew for each."""
+        names = ("cpu_seconds", "idle_seconds", "memory_bytes", "processes", "output_bytes")
+        default = Limits()
+        asked = {name: getattr(limits, name) for name in names} if limits else {}
+        given = {name: value for name, value in asked.items() if value != getattr(default, name)}
+        return msgspec.structs.replace(self._limits, **given)
+
+    def _call(self, running: Running, code: str, timeout: float | None, limits: Limits) -> Reply:
         started = time.monotonic()
         out, err = len(running.stdout.kept), len(running.stderr.kept)
         seen = len(running.violations)
-        running.more_output()
+        running.begin_call(limits)
         self._send(running, code)
         deadline = None if timeout is None else started + timeout
 
@@ -303,9 +315,10 @@ class Sandbox:
         answer, self._answer = self._answer, None
         if answer is None or answer.kind == "exit":
             end = running.reap()
-            limit = end.limit or hit
-            error = None if limit else "SystemExit" if answer else running_end(end.returncode)
-            return Reply(end.outcome, "", "", error=error, limit=limit, alive=False)
+            if hit is not None and end.limit is None:
+                return Reply(Outcome.TIMEOUT, "", "", limit=hit, alive=False)
+            error = None if end.limit else "SystemExit" if answer else running_end(end.returncode)
+            return Reply(end.outcome, "", "", error=error, limit=end.limit, alive=False)
         if answer.kind == "interrupted":
             outcome = Outcome.TIMEOUT if hit else Outcome.CANCELLED
             return Reply(outcome, "", "", error="KeyboardInterrupt", limit=hit)
@@ -379,9 +392,9 @@ class Sandbox:
             raise SessionError("cannot reach the files of this session")
         return self._directory
 
-    def put(self, name: str, data: bytes | str) -> None:
-        """Write a file below the working directory."""
-        trees.put_file(self._root(), name, data.encode() if isinstance(data, str) else bytes(data))
+    def put(self, name: str, data: trees.Content) -> None:
+        """Write a file below the working directory: bytes, text, or what a file of ours holds."""
+        trees.put_file(self._root(), name, trees.content_of(data))
 
     def get(self, name: str) -> bytes:
         """Return what a file below the working directory holds; links are not followed.
@@ -423,9 +436,9 @@ class AsyncSandbox:
             self._threads.shutdown(wait=False)
             raise
 
-    async def run(self, code: str, *, timeout: float | None = None) -> Reply:
+    async def run(self, code: str, *, timeout: float | None = None, limits: Limits | None = None) -> Reply:
         """Run code and return what it came to."""
-        task = asyncio.ensure_future(self._do(self._sandbox.run, code, timeout=timeout))
+        task = asyncio.ensure_future(self._do(self._sandbox.run, code, timeout=timeout, limits=limits))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -442,7 +455,7 @@ class AsyncSandbox:
         """Raise KeyboardInterrupt in the code that runs."""
         self._sandbox.interrupt()
 
-    async def put(self, name: str, data: bytes | str) -> None:
+    async def put(self, name: str, data: trees.Content) -> None:
         """Write a file below the working directory."""
         await self._do(self._sandbox.put, name, data)
 
@@ -458,6 +471,16 @@ class AsyncSandbox:
     def alive(self) -> bool:
         """Whether it can be used."""
         return self._sandbox.alive
+
+    @property
+    def receipt(self) -> Receipt:
+        """What is enforced, and by which layer."""
+        return self._sandbox.receipt
+
+    @property
+    def pid(self) -> int:
+        """The launcher's process id."""
+        return self._sandbox.pid
 
     async def close(self) -> None:
         """End it with everything inside."""

@@ -109,6 +109,7 @@ def receive(channel):
 
 
 def main(channel):
+    """Answer requests until there are no more."""
     import linecache
 
     space = {"__name__": "__main__", "__builtins__": __builtins__}
@@ -129,7 +130,7 @@ def main(channel):
         if os.getpid() != pid:  # code inside has forked, and this is the child
             os._exit(0)
         for stream in (sys.stdout, sys.stderr):
-            try:
+            try:  # noqa: SIM105 - contextlib is not imported before code inside is
                 stream.flush()
             except Exception:
                 pass

@@ -13,7 +13,7 @@ from vsbox.host.facts import HostFacts
 from vsbox.plan import project, steps, system
 from vsbox.plan.aspects import judge
 from vsbox.plan.compilation import PIP_CACHE, Compilation
-from vsbox.plan.confinement import landlock_steps, limit_steps, seccomp_steps, start_steps, told_rules
+from vsbox.plan.confinement import landlock_steps, limit_steps, seccomp_steps, start_steps, told_rules, view_rules
 from vsbox.plan.environment import PASSED, search_path
 from vsbox.plan.guard import guard_places
 from vsbox.plan.model import BoxFacts, Plan, Tier
@@ -133,7 +133,7 @@ def compile_plan(policy: Policy, facts: HostFacts, box: BoxFacts, tier: Tier, *,
 def _root_and_rules(c: Compilation) -> tuple[Iterable[Step], Iterable[Step]]:
     """Return what is mounted, and what the payload's process does to itself about files."""
     if c.policy.mode == "preview":
-        return view_steps(c), start_steps(c)
+        return view_steps(c), view_rules(c) if c.facts.landlock_abi else start_steps(c)
     if c.tier is Tier.NONE:
         return hidden_steps(c), told_rules(c)
     return root_steps(c) if c.namespaces else (), landlock_steps(c) if c.facts.landlock_abi else ()

@@ -58,6 +58,18 @@ def start_steps(c: Compilation) -> Iterator[Step]:
     yield steps.Script(c.read & c.known_fs)
 
 
+def view_rules(c: Compilation) -> Iterator[Step]:
+    """Yield rules for a preview: all that is in its root.
+
+    A file given as a standard stream is the user's own, and could else be opened again for writing through /proc.
+    """
+    yield steps.Landlock(c.known_fs, 0, 0, 0, 0)
+    yield steps.Rule("/", c.known_fs)
+    yield steps.RuleStdio(c.known_fs)
+    yield from start_steps(c)
+    yield steps.Restrict()
+
+
 def told_rules(c: Compilation) -> Iterator[Step]:
     """Yield rules for where nothing enforces them: what a report is held against, and what the guard alone allows."""
     for path, access in _rules_on_host(c):

@@ -193,7 +193,8 @@ def _argument_rules(spec: FilterSpec) -> dict[str, tuple[rules.Rule, ...]]:
     }
     if spec.refusal == "errno":
         return by_argument
-    return by_argument | {name: _told(every) for name, every in by_argument.items() if name != "prctl"}
+    told = {name: _told(every) for name, every in by_argument.items() if name != "prctl"}
+    return by_argument | told | {"ioctl": (rules.TERMINAL_INJECTION, *told["ioctl"])}
 
 
 def _told(refusals: tuple[rules.Rule, ...]) -> tuple[rules.Rule, ...]:

@@ -200,6 +200,9 @@ def _refuse_devices(mode_arg: int) -> Rule:
     return Rule(EPERM, (is_in(mode_arg, _CHARACTER_DEVICE, _BLOCK_DEVICE, mask=_FILE_TYPE),))
 
 
+TERMINAL_INJECTION = Rule(EPERM, (is_in(1, *_TERMINAL_INJECTION),))
+"""Of ioctl(). Refused where all else is only reported: the user's shell would execute it when the run is over."""
+
 # Rules that no policy changes. Types are those of the SYSCALL_DEFINE in the kernel.
 FIXED_RULES: Mapping[str, tuple[Rule, ...]] = {
     # umode_t mode, which is 16 bits; int flags

@@ -1,0 +1,607 @@
+"""``vsbox.run`` and sessions: what goes in, what comes out, what is kept apart."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vsbox
+from vsbox import (
+    CannotEnforceError,
+    ConflictError,
+    LauncherError,
+    Limits,
+    Outcome,
+    PolicyError,
+    RunError,
+    Sandbox,
+    SessionError,
+    UsageError,
+    arun,
+    run,
+)
+
+tiers = pytest.mark.parametrize("tier", ["native", "landlock"])
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory of ours, outside of /tmp."""
+    import shutil
+    import tempfile
+
+    path = Path(tempfile.mkdtemp(prefix="run-", dir=Path.home()))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+# ---- what comes out ----
+
+
+@tiers
+def test_a_run(tier: str) -> None:
+    result = run("import sys; print('out'); print('err', file=sys.stderr)", backend=tier)
+    assert (result.outcome, result.returncode, result.ok) == (Outcome.EXITED, 0, True)
+    assert (result.stdout, result.stderr) == ("out\n", "err\n")
+    assert not result.files
+    assert result.usage.wall_seconds > 0
+    assert result.receipt.tier == ("namespaces" if tier == "native" else "landlock")
+    document = json.loads(result.to_json())
+    assert (document["outcome"], document["stdout"]) == ("exited", "out\n")
+
+
+@tiers
+def test_statuses_and_signals(tier: str) -> None:
+    assert run("import sys; sys.exit(3)", backend=tier).returncode == 3
+    killed = run("import os; os.kill(os.getpid(), 11)", backend=tier)
+    assert (killed.outcome, killed.returncode, killed.signal_name) == (Outcome.SIGNALED, -11, "SIGSEGV")
+    with pytest.raises(RunError, match="status 3") as caught:
+        run("import sys; sys.exit(3)", backend=tier, check=True)
+    assert caught.value.result.returncode == 3
+
+
+@tiers
+def test_commands_and_scripts(tier: str, directory: Path) -> None:
+    assert run(["sh", "-c", "echo $0 $1", "a", "b"], backend=tier).stdout == "a b\n"
+    (directory / "prog.py").write_text("import sys; print(sys.argv[1:], __file__)")
+    assert run(script=directory / "prog.py", args=["x"], backend=tier).stdout == f"['x'] {directory}/prog.py\n"
+    with pytest.raises(LauncherError, match="cannot execute"):
+        run(["no-such-command"], backend=tier)
+
+
+@tiers
+def test_bytes_are_kept(tier: str) -> None:
+    result = run("import sys; sys.stdout.buffer.write(bytes(range(256)))", backend=tier)
+    assert result.stdout_bytes == bytes(range(256))
+    assert "\ufffd" in result.stdout
+
+
+@tiers
+def test_input_and_streams(tier: str, directory: Path) -> None:
+    long = b"x" * 3_000_000
+    assert run("import sys; print(len(sys.stdin.buffer.read()))", stdin=long, backend=tier).stdout == "3000000\n"
+    assert run("pass", stdin=long, backend=tier).ok
+    pieces: list[bytes] = []
+    result = run("print('a'); print('b')", stdout=pieces.append, backend=tier)
+    assert (b"".join(pieces), result.stdout) == (b"a\nb\n", "")
+    run("print('c')", stdout=directory / "out", backend=tier)
+    assert (directory / "out").read_text() == "c\n"
+    assert run("print('d')", stdout="discard", backend=tier).stdout == ""
+
+
+# ---- what goes in ----
+
+
+@tiers
+def test_nothing_of_the_caller_goes_in(tier: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "s")
+    (directory / "secret").write_text("a canary")
+    handle = os.open(directory / "secret", os.O_RDONLY)
+    os.set_inheritable(handle, True)
+    code = (
+        f"import os\nprint(os.environ.get('SECRET'))\n"
+        f"try:\n    print(open({str(directory / 'secret')!r}).read())\nexcept OSError:\n    print('denied')\n"
+        f"try:\n    print(os.read({handle}, 99))\nexcept OSError:\n    print('closed')\n"
+    )
+    control = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, close_fds=False, check=True)
+    assert control.stdout.splitlines() == ["s", "a canary", "b'a canary'"]
+    assert run(code, backend=tier).stdout.splitlines() == ["None", "denied", "closed"]
+    os.close(handle)
+
+
+@tiers
+def test_no_network_unless_asked(tier: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        code = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 2); print('reached')"
+        assert "reached" not in run(code, backend=tier).stdout
+        assert "reached" in run(code, backend=tier, network="host").stdout
+
+
+@tiers
+def test_files_and_what_changed(tier: str) -> None:
+    code = (
+        "import os\nopen('new', 'w')\nopen('d/old', 'a').write('x')\nos.remove('gone')\nprint(sorted(os.listdir('.')))"
+    )
+    result = run(code, files={"d/old": "old", "gone": b"", "kept": b"k"}, backend=tier)
+    assert result.ok, result.stderr
+    assert (result.files.created, result.files.modified, result.files.deleted) == (("new",), ("d/old",), ("gone",))
+
+
+@tiers
+def test_a_working_directory(tier: str, directory: Path) -> None:
+    (directory / "a").write_text("a")
+    result = run("import os; print(os.getcwd()); open('b', 'w').write('b')", workdir=directory, backend=tier)
+    assert result.stdout == ("/mnt\n" if tier == "native" else f"{directory}\n")
+    assert (directory / "b").read_text() == "b"
+    assert result.files.created == ("b",)
+    denied = run("open('c', 'w')", workdir=directory, writable="none", backend=tier)
+    assert not denied.ok
+    assert not (directory / "c").exists()
+    assert run("open('c', 'w')", workdir=directory, writable=[directory], backend=tier).ok
+
+
+def test_what_the_host_would_execute_in_the_working_directory(directory: Path) -> None:
+    """What is there cannot be changed where mounts protect it; what is new is named."""
+    (directory / ".git").mkdir()
+    (directory / ".git" / "config").write_text("mine")
+    code = (
+        "try:\n    open('.git/config', 'w')\nexcept OSError as e:\n    print(e.strerror)\n"
+        "open('.envrc', 'w')"
+    )
+    result = run(code, workdir=directory, backend="native")
+    assert result.stdout == "Read-only file system\n"
+    assert (directory / ".git" / "config").read_text() == "mine"
+    assert (result.files.created, result.files.protected) == ((".envrc",), (".envrc",))
+    same = run("open('.git/config', 'w')", workdir=directory, mount_point=str(directory), backend="native")
+    assert "Read-only" in same.stderr
+    control = run(code, workdir=directory, backend="landlock")
+    assert control.files.protected == (".envrc", ".git/config") or ".git/config" in control.files.protected
+
+
+def test_places_inside(directory: Path) -> None:
+    (directory / "data").write_text("data")
+    code = "print(open('/data/data').read()); import os; print(os.getcwd())"
+    result = run(code, mounts={"/data": directory}, workdir=directory, mount_point="/work")
+    assert result.stdout == "data\n/work\n"
+    assert "Read-only" in run("open('/data/x', 'w')", mounts={"/data": directory}).stderr
+    assert run("open('/data/x', 'w')", mounts={"/data": directory}, writable=[directory]).ok
+    assert run("import os; print(os.getcwd())", cwd="/tmp").stdout == "/tmp\n"
+
+
+@tiers
+def test_grants(tier: str, directory: Path) -> None:
+    (directory / "f").write_text("f")
+    path = str(directory / "f")
+    assert run(f"print(open({path!r}).read())", read=[directory], backend=tier).stdout == "f\n"
+    assert not run(f"open({path!r}, 'w')", read=[directory], backend=tier).ok
+    assert run(f"open({path!r}, 'w').write('g')", write=[directory], backend=tier).ok
+    assert (directory / "f").read_text() == "g"
+
+
+@tiers
+def test_packages(tier: str, directory: Path) -> None:
+    import msgspec
+
+    code = "import msgspec; print(msgspec.__file__)"
+    assert run(code, backend=tier).stdout.strip() == msgspec.__file__
+    subprocess.run([sys.executable, "-m", "vsbox", "-q", "--no-pip", directory / "box"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory / "plain"], check=True)
+    for name in ("box", "plain"):
+        found = run(
+            "import sys; print(sys.prefix != sys.base_prefix)\nimport msgspec", packages=directory / name, backend=tier
+        )
+        assert found.stdout == "True\n", found.stderr
+        assert "ModuleNotFoundError" in found.stderr
+        target = "inside/x" if name == "box" and tier == "landlock" else "x"
+        assert not run(f"open({str(directory / name / target)!r}, 'w')", packages=directory / name, backend=tier).ok
+
+
+def test_code_of_any_length() -> None:
+    assert run(f"x = '{'a' * 240_000}'\nprint(len(x))").stdout == "240000\n"
+
+
+@tiers
+def test_numpy_sized_reservations_do_not_count(tier: str) -> None:
+    code = "import mmap; m = mmap.mmap(-1, 8 << 30); m[0] = 1; print('reserved')"
+    assert run(code, limits=Limits(memory_bytes=300 << 20), backend=tier).stdout == "reserved\n"
+
+
+@tiers
+def test_refused_calls_are_named(tier: str) -> None:
+    code = "import ctypes; c = ctypes.CDLL(None); c.ptrace(0, 0, 0, 0); c.unshare(0x10000000)"
+    result = run(code, backend=tier)
+    assert [violation.call for violation in result.violations] == ["ptrace"]
+    assert "other processes" in result.violations[0].reason
+
+
+# ---- what makes no sense ----
+
+BAD = {
+    "nothing": ({}, UsageError),
+    "both": ({"code": "pass", "script": "x"}, UsageError),
+    "empty": ({"code": ""}, UsageError),
+    "bytes": ({"code": b"pass"}, UsageError),
+    "timeout": ({"code": "pass", "timeout": -1}, UsageError),
+    "files": ({"code": "p", "files": {"../x": b""}}, UsageError),
+    "absolute": ({"code": "p", "files": {"/etc/x": b""}}, UsageError),
+    "workdir": ({"code": "p", "workdir": "/none"}, UsageError),
+    "variable": ({"code": "p", "env": {"a=b": "c"}}, UsageError),
+    "packages": ({"code": "p", "packages": "/usr"}, UsageError),
+    "backend": ({"code": "p", "backend": "docker"}, UsageError),
+    "writable": ({"code": "p", "writable": "some"}, UsageError),
+    "args": ({"code": "p", "args": ["x"]}, UsageError),
+    "capture": ({"code": "p", "changes": "capture"}, UsageError),
+    "root": ({"code": "p", "write": ["/"]}, PolicyError),
+    "files to capture": ({"code": "p", "changes": "capture", "workdir": "/usr", "files": {"a": b""}}, UsageError),
+}
+
+
+@pytest.mark.parametrize(("options", "kind"), BAD.values(), ids=BAD)
+def test_bad_arguments_are_refused(options: dict[str, object], kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        run(**options)  # type: ignore[arg-type]
+
+
+def test_what_vsbox_runs_from_cannot_be_granted_for_writing() -> None:
+    with pytest.raises(PolicyError, match="vsbox itself"):
+        run("pass", write=[Path(vsbox.__file__).parent])
+
+
+def test_a_required_limit_is_exact_or_refused() -> None:
+    limits = Limits(memory_bytes=300 << 20, required=("memory_bytes",))
+    hog = "x = bytearray(600 << 20); x[::4096] = b'x' * len(x[::4096])"
+    if os.geteuid() == 0:
+        assert run(hog, limits=limits).outcome is Outcome.MEMORY
+        return
+    with pytest.raises(CannotEnforceError, match="control group"):
+        run(hog, limits=limits)
+
+
+def test_limits_that_are_none_are_refused() -> None:
+    bad = {"memory_bytes": -1, "processes": 0, "cpu_seconds": "1", "disk_bytes": None, "idle_seconds": True}
+    for name, value in bad.items():
+        with pytest.raises(UsageError, match=f"bad limit {name}"):
+            Limits(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="not set"):
+        Limits(required=("processes",))
+    with pytest.raises(CannotEnforceError, match="watched"):
+        run("pass", limits=Limits(idle_seconds=5, required=("idle_seconds",)))
+    with pytest.raises(CannotEnforceError, match="watched"):
+        run("pass", limits=Limits(required=("disk_bytes",)), backend="landlock")
+    assert run("pass", limits=Limits(required=("disk_bytes",)), backend="native").ok
+
+
+@tiers
+def test_a_script_in_the_working_directory(tier: str, directory: Path) -> None:
+    (directory / "prog.py").write_text("import beside; print(beside.X)")
+    (directory / "beside.py").write_text("X = 7")
+    assert run(script=directory / "prog.py", workdir=directory, backend=tier).stdout == "7\n"
+
+
+@tiers
+def test_captured_changes_count_for_the_disk(tier: str, directory: Path) -> None:
+    code = "f = open('big', 'wb')\nwhile True: f.write(b'x' * (1 << 20))"
+    result = run(code, workdir=directory, changes="capture", limits=Limits(disk_bytes=20 << 20), backend=tier)
+    assert result.outcome is Outcome.DISK
+    assert not list(directory.iterdir())
+
+
+def test_memory_of_the_caller_does_not_count() -> None:
+    mine = bytearray(300 << 20)
+    mine[::4096] = b"x" * len(mine[::4096])
+    result = run("import time; time.sleep(0.2)")
+    assert 1 << 20 < result.usage.peak_memory_bytes < 200 << 20
+
+
+# ---- async ----
+
+
+def test_async_runs_and_cancelling() -> None:
+    async def main() -> None:
+        results = await asyncio.gather(*(arun(f"print({n})") for n in range(8)))
+        assert [result.stdout for result in results] == [f"{n}\n" for n in range(8)]
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.01)
+                ticks += 1
+
+        ticker = asyncio.ensure_future(tick())
+        await arun("import time; time.sleep(0.3)")
+        assert ticks > 5
+        ticker.cancel()
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(arun("import time; time.sleep(60)"), 0.3)
+        with pytest.raises(UsageError):
+            await arun("pass", timeout=-1)
+        with pytest.raises(TypeError):
+            await arun("pass", no_such=1)
+
+    before = threading.active_count()
+    asyncio.run(main())
+    assert threading.active_count() == before
+
+
+# ---- changes ----
+
+
+@pytest.fixture
+def project(directory: Path) -> Path:
+    (directory / "kept").write_text("kept\n")
+    (directory / "old.txt").write_text("one\ntwo\n")
+    (directory / "gone").write_text("gone\n")
+    (directory / "tree" / "below").mkdir(parents=True)
+    (directory / "tree" / "below" / "f").write_text("f")
+    (directory / "made").mkdir()
+    (directory / "made" / "before").write_text("before")
+    return directory
+
+
+EDIT = (
+    "import os, shutil\nopen('old.txt', 'w').write('one\\n2\\n')\n"
+    "os.remove('gone')\nopen('new.txt', 'w').write('new\\n')\n"
+    "os.makedirs('deep/er')\nopen('deep/er/x', 'wb').write(bytes([0, 1]))\nos.symlink('kept', 'link')\n"
+    "shutil.rmtree('tree')\nshutil.rmtree('made')\nos.mkdir('made')\nopen('made/after', 'w').write('after')\n"
+    "open('kept', 'a').close()"
+)
+
+
+@tiers
+def test_changes_are_kept_apart_and_applied(tier: str, project: Path) -> None:
+    before = sorted(project.rglob("*"))
+    result = run(EDIT, workdir=project, changes="capture", backend=tier)
+    assert result.ok, result.stderr
+    assert sorted(project.rglob("*")) == before
+    assert (project / "old.txt").read_text() == "one\ntwo\n"
+    changes = result.changes
+    assert changes is not None
+    assert changes.method == ("overlay" if tier == "native" else "copy")
+    files = changes.files
+    assert set(files.created) == {"new.txt", "deep/er/x", "link", "made/after"}
+    assert files.modified == ("old.txt",)
+    assert {"gone", "tree/below/f", "made/before"} <= set(files.deleted)
+    patch = changes.patch()
+    assert "--- a/old.txt\n+++ b/old.txt\n" in patch
+    assert "-two\n+2\n" in patch
+    assert "link link -> kept" in patch
+    assert "binary deep/er/x (2 bytes)" in patch
+    changes.apply(project)
+    assert (project / "old.txt").read_text() == "one\n2\n"
+    assert not (project / "gone").exists()
+    assert not (project / "tree").exists()
+    assert [path.name for path in (project / "made").iterdir()] == ["after"]
+    assert os.readlink(project / "link") == "kept"
+    assert not list(project.rglob(".vsbox-*"))
+
+
+@tiers
+def test_one_file_may_be_applied(tier: str, project: Path) -> None:
+    changes = run(EDIT, workdir=project, changes="capture", backend=tier).changes
+    assert changes is not None
+    assert changes.apply(project, only=["new.txt"]) == ("new.txt",)
+    assert (project / "gone").exists()
+    with pytest.raises(UsageError):
+        changes.apply(project, only=["kept"])
+
+
+@tiers
+def test_a_conflict_changes_nothing(tier: str, project: Path) -> None:
+    changes = run(EDIT, workdir=project, changes="capture", backend=tier).changes
+    assert changes is not None
+    (project / "old.txt").write_text("mine\n")
+    with pytest.raises(ConflictError, match=r"old\.txt"):
+        changes.apply(project)
+    assert (project / "old.txt").read_text() == "mine\n"
+    assert (project / "gone").exists()
+    assert not (project / "new.txt").exists()
+
+
+@tiers
+def test_what_the_host_would_execute_is_not_applied_unasked(tier: str, project: Path) -> None:
+    code = "import os; os.makedirs('.git/hooks'); open('.git/hooks/pre-commit', 'w').write('x'); open('fine', 'w')"
+    changes = run(code, workdir=project, changes="capture", backend=tier).changes
+    assert changes is not None
+    with pytest.raises(ConflictError, match="would execute"):
+        changes.apply(project)
+    assert not (project / ".git").exists()
+    assert not (project / "fine").exists()
+    changes.apply(project, allow_protected=True)
+    assert (project / ".git" / "hooks" / "pre-commit").exists()
+
+
+@tiers
+def test_links_lead_nowhere_when_changes_are_applied(tier: str, project: Path, tmp_path: Path) -> None:
+    """Between the run and applying, a directory becomes a link: what it leads to stays as it is."""
+    (tmp_path / "outside").mkdir()
+    code = "import os; os.makedirs('made/sub'); open('made/sub/x', 'w').write('x')"
+    changes = run(code, workdir=project, changes="capture", backend=tier).changes
+    assert changes is not None
+    (project / "made" / "sub").symlink_to(tmp_path / "outside")
+    with pytest.raises((ConflictError, OSError)):
+        changes.apply(project)
+    assert not list((tmp_path / "outside").iterdir())
+
+
+# ---- sessions ----
+
+
+@tiers
+def test_a_session_keeps_its_variables(tier: str) -> None:
+    with Sandbox(backend=tier) as box:
+        assert box.run("import math\nx = 20\nprint('set')").stdout == "set\n"
+        reply = box.run("{'x': x + 1, 'pi': round(math.pi, 2)}")
+        assert reply.value is not None
+        assert (reply.value.type, reply.value.data) == ("dict", {"x": 21, "pi": 3.14})
+        failed = box.run("def f():\n    return 1 / 0\nf()")
+        assert (failed.outcome, failed.error, failed.alive) == (Outcome.EXITED, "ZeroDivisionError", True)
+        assert "return 1 / 0" in failed.traceback
+        assert box.run("x").value.data == 20  # type: ignore[union-attr]
+        assert box.run("object()").value.json is None  # type: ignore[union-attr]
+        assert box.run("def").error == "SyntaxError"
+        assert box.run("x = 3").value is None
+    assert not box.alive
+    with pytest.raises(SessionError):
+        box.run("1")
+
+
+@tiers
+def test_calls_are_interrupted(tier: str) -> None:
+    with Sandbox(backend=tier) as box:
+        box.run("x = 1")
+        late = box.run("import time\ntime.sleep(60)", timeout=0.3)
+        assert (late.outcome, late.error, late.alive) == (Outcome.TIMEOUT, "KeyboardInterrupt", True)
+        threading.Timer(0.3, box.interrupt).start()
+        assert box.run("time.sleep(60)").outcome is Outcome.CANCELLED
+        assert box.run("x").value.data == 1  # type: ignore[union-attr]
+        stubborn = "while True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        pass"
+        gone = box.run(stubborn, timeout=0.3)
+        assert (gone.outcome, gone.alive) == (Outcome.TIMEOUT, False)
+        with pytest.raises(SessionError):
+            box.run("1")
+
+
+WAIT = "import time; time.sleep(60)"
+ENDS = {
+    "exit": ("import sys; sys.exit(3)", Outcome.EXITED),
+    "killed": ("import os; os.kill(os.getpid(), 9)", Outcome.SIGNALED),
+    "no channel": (f"import os; os.close(4)\n{WAIT}", Outcome.CANCELLED),
+    "rubbish": (f"import os; os.write(4, b'\\x05\\0\\0\\0hello')\n{WAIT}", Outcome.CANCELLED),
+    "flood": ("while True: print('x' * 10000)", Outcome.OUTPUT),
+    "hog": ("x = []\nwhile True: x.append(b'x' * (10 << 20))", Outcome.MEMORY),
+    "an answer too long": (f"import os; os.write(4, b'\\xff\\xff\\xff\\xff')\n{WAIT}", Outcome.OUTPUT),
+}
+
+
+@tiers
+@pytest.mark.parametrize(("code", "outcome"), ENDS.values(), ids=ENDS)
+def test_sessions_end_with_a_cause(tier: str, code: str, outcome: Outcome) -> None:
+    limits = Limits(memory_bytes=300 << 20, output_bytes=1 << 20)
+    with Sandbox(backend=tier, limits=limits) as box:
+        reply = box.run(code, timeout=2 if "sleep" in code else None)
+        assert reply.outcome in {outcome, Outcome.TIMEOUT}
+        assert not reply.alive or reply.outcome is Outcome.TIMEOUT
+    with Sandbox(backend=tier) as again:
+        assert again.run("1").ok
+
+
+@tiers
+def test_a_call_has_limits_of_its_own(tier: str) -> None:
+    with Sandbox(backend=tier, limits=Limits(cpu_seconds=20)) as box:
+        busy = "import time\nend = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+        assert box.run(busy, limits=Limits(cpu_seconds=5)).ok
+        assert box.run(busy, limits=Limits(cpu_seconds=5)).ok
+        reply = box.run("while True: pass", limits=Limits(cpu_seconds=0.5))
+        assert (reply.outcome, reply.alive) == (Outcome.CPU, False)
+        assert reply.limit is not None
+        assert reply.limit.limit == 0.5
+    with Sandbox(backend=tier) as box:
+        flood = box.run("print('x' * 100_000)", limits=Limits(output_bytes=1000))
+        assert flood.outcome is Outcome.OUTPUT
+
+
+@tiers
+def test_what_is_hostile_stays_data(tier: str) -> None:
+    """A forged answer is at most an answer; a pickle is bytes."""
+    forged = (
+        "import json, os, struct\n"
+        "v = {'type': 'int', 'text': '7', 'json': '__import__(\"os\")'}\n"
+        "a = json.dumps({'id': 2, 'kind': 'value', 'value': v})\n"
+        "os.write(4, struct.pack('<I', len(a)) + a.encode())\n"
+    )
+    with Sandbox(backend=tier) as box:
+        box.run("x = 1")
+        reply = box.run(forged)
+        assert reply.value is not None
+        try:  # which of the two answers came first is no matter
+            assert isinstance(reply.value.data, int)
+        except ValueError:
+            assert reply.value.text == "7"
+
+
+@tiers
+def test_files_of_a_session(tier: str, directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "given").write_text("g")
+    with Sandbox(backend=tier, files={"given": tmp_path / "given"}) as box:
+        box.put("a/b.txt", "text")
+        assert box.run("open('given').read() + open('a/b.txt').read()").value.data == "gtext"  # type: ignore[union-attr]
+        box.run("open('out.bin', 'wb').write(bytes(range(256)))")
+        assert box.get("out.bin") == bytes(range(256))
+        assert box.list() == ("a/b.txt", "given", "out.bin")
+        box.run(
+            f"import os; os.symlink({str(directory)!r}, 'out'); os.symlink('/etc/hostname', 'name'); os.mkfifo('pipe')"
+        )
+        for name in ("out/x", "name", "pipe", "missing", "a"):
+            with pytest.raises(OSError, match=r"\w"):
+                box.get(name)
+        with pytest.raises(OSError, match=r"\w"):
+            box.put("out/x", "through a link")
+        assert not list(directory.iterdir())
+        with pytest.raises(UsageError):
+            box.put("../x", "")
+
+
+@tiers
+def test_a_session_in_a_directory_of_ours(tier: str, directory: Path) -> None:
+    with Sandbox(backend=tier, workdir=directory) as box:
+        box.run("open('made', 'w').write('m')")
+    assert (directory / "made").read_text() == "m"
+
+
+def test_rich_values_are_artifacts() -> None:
+    code = (
+        "class Table:\n    def _repr_html_(self): return '<table></table>'\n"
+        "    def _repr_png_(self): return b'png'\nTable()"
+    )
+    with Sandbox() as box:
+        found = [(a.media, a.data) for a in box.run(code).artifacts]
+    assert found == [("text/html", b"<table></table>"), ("image/png", b"png")]
+
+
+def test_an_async_session() -> None:
+    async def main() -> None:
+        async with Sandbox() as box:
+            assert (await box.run("x = 2; x")).value.data == 2  # type: ignore[union-attr]
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(box.run("import time; time.sleep(60)"), 0.3)
+            assert (await box.run("x")).value.data == 2  # type: ignore[union-attr]
+            await box.put("f", "f")
+            assert await box.get("f") == b"f"
+            assert await box.list() == ("f",)
+            stubborn = "while True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        pass"
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(box.run(stubborn), 0.3)
+            assert not box.alive
+
+    before = threading.active_count()
+    asyncio.run(main())
+    assert threading.active_count() == before
+
+
+def test_streaming_of_a_session() -> None:
+    pieces: list[bytes] = []
+    with Sandbox(on_stdout=pieces.append) as box:
+        assert box.run("print('a')").stdout == ""
+    assert b"".join(pieces) == b"a\n"
+
+
+def test_importing_loads_nothing() -> None:
+    code = "import sys, vsbox; print(sorted(m for m in sys.modules if m.startswith(('vsbox.', 'msgspec', 'click'))))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(getattr(vsbox, name) for name in vsbox.__all__)
+    assert set(vsbox.__all__) <= set(dir(vsbox))
+    with pytest.raises(AttributeError):
+        _ = vsbox.no_such_name  # type: ignore[attr-defined]

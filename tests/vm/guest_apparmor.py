@@ -199,6 +199,8 @@ def report(asked: dict[str, object]) -> dict[str, object]:
     found["installed later"] = install()
     found["after"] = attempts()
     path = json.loads(str(vsbox("apparmor", "--json", BOX)["stdout"]))["path"]
+    run("sudo", "apparmor_parser", "--Complain", "--replace", path)
+    found["start complaining"] = run(BOX / "bin/python", "-c", "print(1)")
     found["unloaded"] = run("sudo", "apparmor_parser", "--remove", path)
     found["start unloaded"] = run(BOX / "bin/python", "-c", "print(1)")
     require("auto")

@@ -7,9 +7,12 @@ import os
 import click
 import msgspec
 
-from vsbox.box.layout import open_box
+from vsbox.box.layout import Layout, open_box
+from vsbox.box.profiles import profiles_of
 from vsbox.box.store import change_policy, load_policy
 from vsbox.cli.paths import resolve_grant
+from vsbox.plan import steps
+from vsbox.plan.model import Plan
 from vsbox.policy.grants import Access, grants_of, is_below, most_specific
 from vsbox.policy.model import Policy
 
@@ -42,7 +45,13 @@ def allow(directory: str, paths: tuple[str, ...], *, read: bool) -> None:
     key = "read_only_paths" if read else "allowed_paths"
     for path in paths:
         policy = with_path(policy, key, resolve_grant(path))
-    change_policy(layout, policy)
+    _say_if_denied(layout, change_policy(layout, policy))
+
+
+def _say_if_denied(layout: Layout, plan: Plan) -> None:
+    """Tell that AppArmor goes on denying what is granted now: its profile is changed by root alone."""
+    if any(isinstance(step, steps.Apparmor) for step in plan.steps) and profiles_of(layout).difference:
+        click.echo(f"vsbox: AppArmor denies it until its profile is made anew: vsbox apparmor {layout.root}", err=True)
 
 
 @click.command()

@@ -254,7 +254,7 @@ void choose_directory(const struct start *start)
 {
     const struct record *home = plan_find(&start->plan, OP_HOME), *wanted = plan_find(&start->plan, OP_CHDIR);
     if (wanted && chdir(record_string(wanted, 0)) < 0)
-        fail_errno("see --chdir in bwrap_arguments of sandbox.json", "cannot change to %s", record_string(wanted, 0));
+        fail_errno("is it there, seen from inside? (cwd of a run, --chdir in bwrap_arguments of sandbox.json)", "cannot change to %s", record_string(wanted, 0));
     if (wanted)
         return;
     if (start->cwd && chdir(start->cwd) == 0)

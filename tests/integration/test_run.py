@@ -54,7 +54,6 @@ def test_a_run(tier: str) -> None:
     assert (result.stdout, result.stderr) == ("out\n", "err\n")
     assert not result.files
     assert result.usage.wall_seconds > 0
-    assert result.usage.peak_memory_bytes > 1 << 20
     assert result.receipt.tier == ("namespaces" if tier == "native" else "landlock")
     document = json.loads(result.to_json())
     assert (document["outcome"], document["stdout"]) == ("exited", "out\n")
@@ -242,7 +241,7 @@ BAD = {
     "args": ({"code": "p", "args": ["x"]}, UsageError),
     "capture": ({"code": "p", "changes": "capture"}, UsageError),
     "root": ({"code": "p", "write": ["/"]}, PolicyError),
-    "required": ({"code": "p", "limits": Limits(required=("none",))}, UsageError),
+    "files to capture": ({"code": "p", "changes": "capture", "workdir": "/usr", "files": {"a": b""}}, UsageError),
 }
 
 
@@ -265,6 +264,42 @@ def test_a_required_limit_is_exact_or_refused() -> None:
         return
     with pytest.raises(CannotEnforceError, match="control group"):
         run(hog, limits=limits)
+
+
+def test_limits_that_are_none_are_refused() -> None:
+    bad = {"memory_bytes": -1, "processes": 0, "cpu_seconds": "1", "disk_bytes": None, "idle_seconds": True}
+    for name, value in bad.items():
+        with pytest.raises(UsageError, match=f"bad limit {name}"):
+            Limits(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="not set"):
+        Limits(required=("processes",))
+    with pytest.raises(CannotEnforceError, match="watched"):
+        run("pass", limits=Limits(idle_seconds=5, required=("idle_seconds",)))
+    with pytest.raises(CannotEnforceError, match="watched"):
+        run("pass", limits=Limits(required=("disk_bytes",)), backend="landlock")
+    assert run("pass", limits=Limits(required=("disk_bytes",)), backend="native").ok
+
+
+@tiers
+def test_a_script_in_the_working_directory(tier: str, directory: Path) -> None:
+    (directory / "prog.py").write_text("import beside; print(beside.X)")
+    (directory / "beside.py").write_text("X = 7")
+    assert run(script=directory / "prog.py", workdir=directory, backend=tier).stdout == "7\n"
+
+
+@tiers
+def test_captured_changes_count_for_the_disk(tier: str, directory: Path) -> None:
+    code = "f = open('big', 'wb')\nwhile True: f.write(b'x' * (1 << 20))"
+    result = run(code, workdir=directory, changes="capture", limits=Limits(disk_bytes=20 << 20), backend=tier)
+    assert result.outcome is Outcome.DISK
+    assert not list(directory.iterdir())
+
+
+def test_memory_of_the_caller_does_not_count() -> None:
+    mine = bytearray(300 << 20)
+    mine[::4096] = b"x" * len(mine[::4096])
+    result = run("import time; time.sleep(0.2)")
+    assert 1 << 20 < result.usage.peak_memory_bytes < 200 << 20
 
 
 # ---- async ----
@@ -495,8 +530,9 @@ def test_what_is_hostile_stays_data(tier: str) -> None:
 
 
 @tiers
-def test_files_of_a_session(tier: str, directory: Path) -> None:
-    with Sandbox(backend=tier, files={"given": "g"}) as box:
+def test_files_of_a_session(tier: str, directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "given").write_text("g")
+    with Sandbox(backend=tier, files={"given": tmp_path / "given"}) as box:
         box.put("a/b.txt", "text")
         assert box.run("open('given').read() + open('a/b.txt').read()").value.data == "gtext"  # type: ignore[union-attr]
         box.run("open('out.bin', 'wb').write(bytes(range(256)))")

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from vsbox.policy.model import Policy
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -56,10 +60,11 @@ def _dry_run(root: Path, words: tuple[str, ...], timeout: float | None) -> int:
 
     policy = with_preset(load_policy(open_box(root)))
     here = os.getcwd()  # noqa: PTH109 - as the kernel tells it
+    _check_dry_run(policy, here)
     result = run(
         list(words), packages=root, workdir=here, mount_point=here, changes="capture", timeout=timeout,
         network=policy.network or "none", read=(*policy.read_only_paths, *policy.allowed_paths),
-        env={name: os.environ[name] for name in ("TERM", "LANG", "TZ") if name in os.environ},
+        env={name: os.environ[name] for name in ("TERM", "LANG", "TZ") if name in os.environ} | policy.environment.set,
         stdout=lambda data: os.write(1, data), stderr=lambda data: os.write(2, data),
     )  # fmt: skip
     if result.changes is not None:
@@ -70,8 +75,32 @@ def _dry_run(root: Path, words: tuple[str, ...], timeout: float | None) -> int:
     return 124 if result.outcome is Outcome.TIMEOUT else 128 - (result.returncode or -9)
 
 
+def _check_dry_run(policy: Policy, here: str) -> None:
+    """Refuse what a view of the working directory would show though the box does not.
+
+    Raises:
+        UsageError: it is a private place, or the policy has words that runs without a box do not know.
+    """
+    from vsbox.errors import UsageError
+    from vsbox.host.collect import user_home
+    from vsbox.plan.system import is_private_place
+    from vsbox.policy.grants import is_below
+
+    if is_private_place(here, user_home()):
+        cause = "code inside would see all of it"
+        raise UsageError(f"cannot show what changes in {here}: {cause}", hint="stand in a project's directory")
+    hidden = [path for path in policy.hidden_paths if is_below(path, here) or is_below(here, path)]
+    words = ["hidden_paths"] if hidden else []
+    words += [name for name in ("syscalls", "bwrap_arguments", "devices") if getattr(policy, name)]
+    if words:
+        raise UsageError(
+            f"cannot show what would change: {words[0]} in sandbox.json means nothing without the box",
+            hint="vsbox exec runs it for real; vsbox.run(changes='capture') says what may be done in Python",
+        )
+
+
 def _print_patch(text: str, count: int) -> None:
     colors = {"+": "green", "-": "red", "@": "cyan"}
     for line in text.splitlines():
         click.secho(line, fg=colors.get(line[:1]))
-    click.echo(f"vsbox: {count} changes, none of them made" if count else "vsbox: nothing would be changed", err=True)
+    click.echo(f"vsbox: changes: {count}, none of them made" if count else "vsbox: nothing would be changed", err=True)

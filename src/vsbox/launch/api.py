@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, Final, Literal
 
 from vsbox.errors import UsageError
@@ -19,9 +18,9 @@ from vsbox.launch.changes import ChangeSet, read_copy, read_overlay
 from vsbox.launch.limits import Limits
 from vsbox.launch.process import Running, Sink
 from vsbox.launch.result import Result
+from vsbox.policy.grants import is_below
 
 Target = str | os.PathLike[str] | Callable[[bytes], object] | IO[bytes]
-Content = bytes | str | os.PathLike[str]
 LONGEST_ARGUMENT: Final = 100_000
 """Of code, as an argument: the kernel takes 128 KiB (execve(2), MAX_ARG_STRLEN). What is longer is put into a file."""
 CODE_FILE: Final = "code.py"
@@ -33,7 +32,7 @@ def run(
     script: str | os.PathLike[str] | None = None,
     args: Sequence[str] = (),
     packages: str | os.PathLike[str] | None = None,
-    files: Mapping[str, Content] | None = None,
+    files: Mapping[str, trees.Content] | None = None,
     workdir: str | os.PathLike[str] | None = None,
     mount_point: str = "/mnt",
     changes: Literal["keep", "capture"] = "keep",
@@ -159,7 +158,7 @@ class _Call:
     script: str | os.PathLike[str] | None
     args: Sequence[str]
     packages: str | os.PathLike[str] | None
-    files: Mapping[str, Content] | None
+    files: Mapping[str, trees.Content] | None
     workdir: str | os.PathLike[str] | None
     mount_point: str
     changes: str
@@ -231,21 +230,17 @@ class _Call:
             raise UsageError(f"bad changes {self.changes!r}", hint="keep, capture")
         if self.changes == "capture" and self.workdir is None:
             raise UsageError("cannot capture changes without workdir: a private directory has none to keep")
+        if self.changes == "capture" and self.files:
+            raise UsageError("cannot put files into a directory that is to stay as it is", hint="leave one out")
         if self.args and self.script is None:
             raise UsageError("args go with script; to a command they belong in its list")
 
     def _contents(self) -> dict[str, bytes]:
         """Return what is put into the working directory."""
-        found: dict[str, bytes] = {}
-        for name, content in (self.files or {}).items():
+        given = self.files or {}
+        for name in given:
             trees.check_name(name)
-            if isinstance(content, str):
-                found[name] = content.encode()
-            elif isinstance(content, (bytes, bytearray, memoryview)):
-                found[name] = bytes(content)
-            else:
-                found[name] = Path(content).read_bytes()
-        return found
+        return {name: trees.content_of(content) for name, content in given.items()}
 
     @property
     def _long_code(self) -> bytes | None:
@@ -255,12 +250,18 @@ class _Call:
 
     def _argv(self, python: str, prepared: cell.Prepared) -> tuple[str, ...]:
         if self.script is not None:
-            return (python, cell.resolve(self.script), *self.args)
+            return (python, self._script_inside(prepared), *self.args)
         if isinstance(self.code, str):
             if self._long_code is not None:
                 return (python, f"{prepared.variables['TMPDIR']}/{CODE_FILE}")
             return (python, "-c", self.code)
         return tuple(map(os.fspath, self.code or ()))
+
+    def _script_inside(self, prepared: cell.Prepared) -> str:
+        """Return where the script is seen: in the working directory, if it lies there."""
+        script = cell.resolve(self.script or "")
+        workdir = None if self.workdir is None else cell.resolve(self.workdir)
+        return f"{prepared.workdir}{script[len(workdir) :]}" if workdir and is_below(script, workdir) else script
 
     def _wanted(self, limits: Limits, *, waits: bool) -> cell.Wanted:
         named = None if isinstance(self.writable, str) else {cell.resolve(path) for path in self.writable}
@@ -274,7 +275,8 @@ class _Call:
             for target, path in (self.mounts or {}).items()
         )
         is_writable = self.writable == "all" if named is None else workdir in named
-        script = () if self.script is None else (cell.resolve(self.script),)
+        scripts = [] if self.script is None else [cell.resolve(self.script)]
+        scripts = [path for path in scripts if workdir is None or not is_below(path, workdir)]
         return cell.Wanted(
             packages=None if self.packages is None else os.fspath(self.packages),
             workdir=workdir,
@@ -283,7 +285,7 @@ class _Call:
             workdir_access="write" if is_writable else "read",
             cwd=self.cwd,
             network=self.network,
-            read=(*script, *map(cell.resolve, self.read)),
+            read=(*scripts, *map(cell.resolve, self.read)),
             write=tuple(map(cell.resolve, self.write)),
             mounts=mounts,
             limits=limits,

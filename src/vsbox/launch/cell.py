@@ -27,7 +27,7 @@ from vsbox.host.collect import collect, look_at
 from vsbox.host.facts import HostFacts
 from vsbox.launch.files import DIRECTORY
 from vsbox.launch.group import Group, make_group
-from vsbox.launch.limits import EXACT_BY_GROUP, Limits, used_bytes
+from vsbox.launch.limits import EXACT_BY_GROUP, WATCHED, Limits, used_bytes
 from vsbox.launch.process import Command, Running, Sink
 from vsbox.plan.cell import CELL_ROOT, HOME, Cell, compile_cell
 from vsbox.plan.encode import encode
@@ -325,7 +325,7 @@ def _prepare(
 
     descriptor, receipt = PLANS.get(key, make)
     stack.callback(os.close, descriptor)
-    group = _group(wanted.limits)
+    group = _group(wanted.limits, namespaces=namespaces)
     home = HOME if namespaces else f"{scratch}/home"
     exports = (1 + (source is None) + capture) if namespaces else 0
     on_host = None if capture or (namespaces and source is None) else source or workdir
@@ -397,18 +397,26 @@ def sweep() -> None:
                 os.close(lock)
 
 
-def _group(limits: Limits) -> Group:
-    group = make_group(limits)
+def _group(limits: Limits, *, namespaces: bool) -> Group:
+    """Return the control group of a run.
+
+    Raises:
+        CannotEnforceError: a limit is required to be exact, and can only be watched here.
+    """
+    watched = {name for name in limits.required if name in WATCHED or (name == "disk_bytes" and not namespaces)}
+    group = Group() if watched else make_group(limits)
     for name in limits.required:
-        if name not in Limits.__struct_fields__:
-            raise UsageError(f"no limit {name!r}", hint=f"known: {', '.join(Limits.__struct_fields__)}")
+        if name not in watched and EXACT_BY_GROUP.get(name, "") in {"", *group.controllers}:
+            continue
+        group.close()
         controller = EXACT_BY_GROUP.get(name)
-        if controller is not None and controller not in group.controllers:
-            group.close()
-            raise CannotEnforceError(
-                f"cannot enforce {name} exactly: there is no control group with the controller {controller} to be had",
-                hint="delegate one (systemd-run --user --scope -p Delegate=yes …), or do not require it",
-            )
+        cause = "it can only be watched"
+        if controller:
+            cause = f"there is no control group with the controller {controller} to be had"
+        raise CannotEnforceError(
+            f"cannot enforce {name} exactly: {cause}",
+            hint="delegate a group (systemd-run --user --scope -p Delegate=yes ...), or do not require it",
+        )
     return group
 
 
@@ -450,7 +458,7 @@ def start(
 
 def watch_private_areas(running: Running, disk_bytes: int) -> None:
     """Look at the file systems that the launcher handed over: their size is the limit."""
-    areas = tuple(running.directories)
+    areas = (*running.directories, *(() if running.changes is None else (running.changes,)))
 
     def look() -> tuple[float, float]:
         worst = 0.0

@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Bytes = Annotated[int, msgspec.Meta(ge=4096)]
+from vsbox.errors import UsageError
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,17 +27,43 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     offers that, or the run is refused.
     """
 
-    cpu_seconds: Positive | None = None
-    idle_seconds: Positive | None = None
-    memory_bytes: Bytes | None = None
-    processes: Count | None = None
-    open_files: Count | None = None
-    file_bytes: Bytes | None = None
-    disk_bytes: Bytes = 1 << 30
-    output_bytes: Count = 64 << 20
+    cpu_seconds: float | None = None
+    idle_seconds: float | None = None
+    memory_bytes: int | None = None
+    processes: int | None = None
+    open_files: int | None = None
+    file_bytes: int | None = None
+    disk_bytes: int = 1 << 30
+    output_bytes: int = 64 << 20
     required: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse what is no limit.
 
+        Raises:
+            UsageError: naming the field.
+        """
+        for name, kind, least in FIELDS:
+            value = getattr(self, name)
+            if value is None and name not in {"disk_bytes", "output_bytes"}:
+                continue
+            is_number = isinstance(value, kind) and not isinstance(value, bool)
+            if not is_number or not value >= least or value == float("inf"):
+                raise UsageError(f"bad limit {name}: {value!r} is no number from {least} on")
+        for name in self.required:
+            if name not in {field for field, _, _ in FIELDS}:
+                raise UsageError(f"no limit {name!r}", hint=f"known: {', '.join(field for field, _, _ in FIELDS)}")
+            if getattr(self, name) is None:
+                raise UsageError(f"cannot require {name}: it is not set")
+
+
+FIELDS: Final = (
+    ("cpu_seconds", (int, float), 0.001), ("idle_seconds", (int, float), 0.001), ("memory_bytes", int, 4096),
+    ("processes", int, 1), ("open_files", int, 1), ("file_bytes", int, 4096), ("disk_bytes", int, 4096),
+    ("output_bytes", int, 1),
+)  # fmt: skip
+WATCHED: Final = ("cpu_seconds", "idle_seconds")
+"""Limits that nothing but looking at the processes can hold for all of them together."""
 EXACT_BY_GROUP: Final = {"memory_bytes": "memory", "processes": "pids"}
 """Limits that a control group makes exact, and by which controller."""
 TICKS: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100

@@ -8,6 +8,7 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import resource
 import selectors
 import socket
 import struct
@@ -33,7 +34,7 @@ PACKET_BYTES: Final = 16 << 10
 CHUNK_BYTES: Final = 1 << 16
 SECONDS_TO_END: Final = 5.0
 """For the launcher to end what is inside, before it is killed itself."""
-SHORTEST_LOOK, LONGEST_LOOK = 0.02, 0.1
+SHORTEST_LOOK, LONGEST_LOOK = 0.008, 0.1
 MOST_VIOLATIONS: Final = 100
 
 Sink = Callable[[bytes], object] | int | None
@@ -132,6 +133,7 @@ class Running:
             source = command.stdin
         elif command.stdin:
             source, self._stdin = self._pipe()
+        self._own_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # type: ignore[attr-defined,unused-ignore]
         self.started = time.monotonic()
         try:
             self._process = subprocess.Popen(
@@ -421,7 +423,10 @@ class Running:
         if spent is None:
             return Usage(wall, self._sample.cpu_seconds, self._peak_memory, self._most_tasks)
         cpu = max(spent.ru_utime + spent.ru_stime, self._sample.cpu_seconds)
-        return Usage(wall, cpu, max(self._peak_memory, spent.ru_maxrss << 10), max(self._most_tasks, 1))
+        # what this very process had is counted until the launcher is executed: a figure that is no more says nothing
+        most = spent.ru_maxrss if spent.ru_maxrss > self._own_memory else 0
+        peak = max(self._peak_memory, most << 10, self.group.peak_memory())
+        return Usage(wall, cpu, peak, max(self._most_tasks, 1))
 
     def _judge(self, usage: Usage) -> tuple[Outcome, LimitHit | None, int | None]:
         if self._cause is not None:

@@ -111,7 +111,8 @@ class _Answer(msgspec.Struct):
 class Sandbox:
     """Python inside that keeps its variables: ``with Sandbox() as box: box.run("x = 1")``.
 
-    Takes what :func:`vsbox.run` takes, without code, streams and changes. ``limits`` count for the whole session, but
+    Its arguments are those of :func:`vsbox.run` with the same names; ``on_stdout`` and ``on_stderr`` are called with
+    each piece of output as it comes, which is then not kept. ``limits`` count for the whole session, but
     ``output_bytes``, ``cpu_seconds`` and ``idle_seconds`` for each call. Used by one thread at a time; ``interrupt``
     and ``close`` may come from any. With ``async with`` it gives an :class:`AsyncSandbox`.
 
@@ -125,7 +126,7 @@ class Sandbox:
         packages: str | os.PathLike[str] | None = None,
         workdir: str | os.PathLike[str] | None = None,
         mount_point: str = "/mnt",
-        files: Mapping[str, bytes | str] | None = None,
+        files: Mapping[str, trees.Content] | None = None,
         env: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         network: Literal["none", "host"] = "none",
@@ -276,7 +277,9 @@ class Sandbox:
     def _limits_of_call(self, limits: Limits | None) -> Limits:
         """Return the limits of a call; of processor time those of the session count anew for each."""
         names = ("cpu_seconds", "idle_seconds", "memory_bytes", "processes", "output_bytes")
-        given = {name: getattr(limits, name) for name in names if limits and getattr(limits, name) is not None}
+        default = Limits()
+        asked = {name: getattr(limits, name) for name in names} if limits else {}
+        given = {name: value for name, value in asked.items() if value != getattr(default, name)}
         return msgspec.structs.replace(self._limits, **given)
 
     def _call(self, running: Running, code: str, timeout: float | None, limits: Limits) -> Reply:
@@ -389,9 +392,9 @@ class Sandbox:
             raise SessionError("cannot reach the files of this session")
         return self._directory
 
-    def put(self, name: str, data: bytes | str) -> None:
-        """Write a file below the working directory."""
-        trees.put_file(self._root(), name, data.encode() if isinstance(data, str) else bytes(data))
+    def put(self, name: str, data: trees.Content) -> None:
+        """Write a file below the working directory: bytes, text, or what a file of ours holds."""
+        trees.put_file(self._root(), name, trees.content_of(data))
 
     def get(self, name: str) -> bytes:
         """Return what a file below the working directory holds; links are not followed.
@@ -452,7 +455,7 @@ class AsyncSandbox:
         """Raise KeyboardInterrupt in the code that runs."""
         self._sandbox.interrupt()
 
-    async def put(self, name: str, data: bytes | str) -> None:
+    async def put(self, name: str, data: trees.Content) -> None:
         """Write a file below the working directory."""
         await self._do(self._sandbox.put, name, data)
 
@@ -468,6 +471,16 @@ class AsyncSandbox:
     def alive(self) -> bool:
         """Whether it can be used."""
         return self._sandbox.alive
+
+    @property
+    def receipt(self) -> Receipt:
+        """What is enforced, and by which layer."""
+        return self._sandbox.receipt
+
+    @property
+    def pid(self) -> int:
+        """The launcher's process id."""
+        return self._sandbox.pid
 
     async def close(self) -> None:
         """End it with everything inside."""

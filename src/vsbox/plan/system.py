@@ -103,6 +103,23 @@ PRIVATE_PLACES: Final = (
 """Where a working directory is not shown just because somebody stands in it."""
 
 
+def is_private_place(path: str, home: str) -> bool:
+    """Tell whether a directory is not shown just because somebody stands in it, as the launcher does (``start.c``)."""
+    return any(_is_private_for(path, place, kind) for place, kind in (*PRIVATE_PLACES, (home, PRIVATE_HOME)))
+
+
+def _is_private_for(path: str, place: str, kind: int) -> bool:
+    if path == place or place.startswith(path.rstrip("/") + "/"):
+        return True
+    if not path.startswith(place.rstrip("/") + "/"):
+        return False
+    below = path[len(place) :].strip("/").split("/")
+    if kind == PRIVATE_HOMES:
+        below = below[1:]
+        return not below or below[0].startswith(".")
+    return kind == PRIVATE_TREE or (kind == PRIVATE_HOME and below[0].startswith("."))
+
+
 def candidates() -> tuple[str, ...]:
     """Return every path of the tables, for the collector to look at."""
     devices = tuple(f"/dev/{name}" for name in (*DEVICES, "ptmx", "pts", "shm"))

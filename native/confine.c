@@ -56,7 +56,7 @@ void empty_capabilities(void)
 }
 
 /* capabilities(7): an empty bounding set and SECBIT_NOROOT keep uid 0 from gaining any at exec. */
-void drop_capabilities(void)
+void bound_capabilities(void)
 {
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
     int bound;
@@ -66,6 +66,11 @@ void drop_capabilities(void)
     prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP | SECBIT_NO_SETUID_FIXUP_LOCKED |
                                  SECBIT_KEEP_CAPS_LOCKED | SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED,
           0, 0, 0);
+}
+
+void drop_capabilities(void)
+{
+    bound_capabilities();
     empty_capabilities();
 }
 

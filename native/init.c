@@ -62,6 +62,9 @@ static _Noreturn void run_payload(const struct start *start, uint32_t first, int
 {
     if (!is_namespaced(start))
         prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if (plan_find(&start->plan, OP_APPARMOR))
+        bound_capabilities(); /* the profile allows none, and to give them up takes one */
+    enter_profile(start);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         fail_errno(NULL, "cannot set no_new_privs");
     char ready; /* init has nothing of the caller's left that could be read */
@@ -380,6 +383,7 @@ _Noreturn void run_init(const struct start *start, int channel)
     pid_t launcher = getppid(); /* 0 in a PID namespace */
     report_channel = channel;
     die_with_launcher(channel, namespaced);
+    keep_attributes(start);
     if (namespaced && !start->has_root)
         enter_namespaces(start->has_namespaces);
     else if (!namespaced)
@@ -394,6 +398,7 @@ _Noreturn void run_init(const struct start *start, int channel)
     if (!namespaced)
         scope_signals(plan, launcher);
     pid_t payload = fork_payload(start, next, channel, link);
+    forget_attributes();
     become_init(namespaced);
     forget_environment();
     send(link[0], "", 1, MSG_NOSIGNAL);

@@ -17,7 +17,7 @@ static const char *const SIGNATURES[OP_COUNT] = {
     [OP_READ_ONLY] = "",   [OP_PROJECT] = "sii",     [OP_PROTECT] = "s",
     [OP_INSTALLER] = "s*", [OP_OVERLAY] = "ss", [OP_UNSET] = "s",         [OP_CHDIR] = "s",      [OP_HOSTNAME] = "s",
     [OP_SAME] = "ss",      [OP_OBSERVED] = "iiiiiiii", [OP_UNCONFINED] = "s",
-    [OP_EXPORT] = "s",      [OP_CHANGES] = "ssi",    [OP_WAIT] = "",
+    [OP_EXPORT] = "s",      [OP_CHANGES] = "ssi",    [OP_WAIT] = "", [OP_APPARMOR] = "s",
         [OP_BUBBLEWRAP] = "si", [OP_BUBBLEWRAP_ARGUMENTS] = "s*",
 };
 

@@ -191,10 +191,14 @@ int probe_main(int argc, char **argv)
     }
     if (argc == 2 && strcmp(argv[1], "mount") == 0)
         return probe_mounting();
-    if (argc != 2 || strcmp(argv[1], "probe") != 0) {
+    if (argc >= 2 && strcmp(argv[1], "profiles") == 0)
+        return probe_profiles(argv + 2);
+    if (argc < 2 || argc > 3 || strcmp(argv[1], "probe") != 0) {
         fprintf(stderr, "vsbox: this program starts the commands of boxes\n       see vsbox --help\n");
         return EXIT_USAGE;
     }
+    if (argc == 3)
+        try_profile(argv[2]);
     uid = geteuid();
     gid = getegid();
     probe_landlock();

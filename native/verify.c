@@ -70,6 +70,9 @@ void verify_before_filter(const struct start *start)
     check("no_new_privs", prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1);
     check("no capabilities", has_no_capabilities());
     check("no inherited descriptors", has_no_descriptors());
+    const struct record *profile = plan_find(&start->plan, OP_APPARMOR);
+    if (profile)
+        check("AppArmor profile", is_in_profile(record_string(profile, 0)));
     if (plan_find(&start->plan, OP_UNCONFINED))
         return;
     check("no kernel settings", cannot_open_for_writing("/proc/sys/kernel/core_pattern"));

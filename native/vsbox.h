@@ -68,6 +68,7 @@ enum op {
     OP_EXPORT,        /* s     a directory inside that is handed to the caller, open */
     OP_CHANGES,       /* ssi   source, target, size: the source as it is; changes are kept apart, and handed to the caller */
     OP_WAIT,          /*       the payload starts when the caller says so */
+    OP_APPARMOR,      /* s     profile that the payload's process enters, and never leaves */
     OP_COUNT
 };
 
@@ -216,11 +217,20 @@ int take_changes(void); /* the upper half of OP_CHANGES, or -1 */
 void grant_dynamic(const char *path, uint64_t access); /* a Landlock rule for what the plan does not name */
 void do_payload_step(const struct start *start, const struct record *record);
 void restrict_signals(void); /* for good: to this process and what descends from it; Landlock ABI 6 */
+void bound_capabilities(void); /* none can be gained any more */
 void drop_capabilities(void); /* for good, also across exec */
 void empty_capabilities(void); /* of a process that never execs */
 void choose_directory(const struct start *start); /* changes to it */
 _Noreturn void execute(const struct start *start);
 int take_listener(void); /* the seccomp listener made by OP_SECCOMP, or -1 */
+
+/* ---- apparmor.c ---- */
+void keep_attributes(const struct start *start); /* before the root changes */
+void forget_attributes(void);
+void enter_profile(const struct start *start); /* before no_new_privs; nothing where the plan has none */
+bool is_in_profile(const char *profile);
+int probe_profiles(char *const names[]);
+void try_profile(const char *profile); /* enters it if there is such a one */
 
 /* ---- verify.c ---- */
 void verify_before_filter(const struct start *start); /* what a filter might not let us ask */

@@ -11,18 +11,19 @@ import sys
 
 from vm import apparmor, kernels, machine
 from vm.debian import FetchError
-from vm.scenarios import SCENARIOS, Scenario, chosen, named
+from vm.scenarios import PROFILED, SCENARIOS, Profiled, Scenario, chosen, named, profiled
 
 
-def fetch(scenarios: tuple[Scenario, ...]) -> None:
+def fetch(scenarios: tuple[Scenario | Profiled, ...]) -> None:
     for series in dict.fromkeys(scenario.kernel for scenario in scenarios):
         print(f"Linux {kernels.fetch(series).release}", file=sys.stderr)
-    if any(scenario.policy for scenario in scenarios):
-        apparmor.fetch()
+    suites = {scenario.suite for scenario in scenarios if isinstance(scenario, Profiled)}
+    for suite in suites | {apparmor.SUITE for scenario in scenarios if scenario.policy}:
+        apparmor.fetch(suite)
 
 
 def run(name: str, argv: list[str]) -> int:
-    (scenario,) = named([name])
+    (scenario,) = (*named([name]), *profiled([name]))
     fetch((scenario,))
     done = machine.run(kernels.fetch(scenario.kernel), scenario.setting(), argv)
     sys.stdout.write(done.stdout)
@@ -34,10 +35,10 @@ def main(argv: list[str]) -> int:
     try:
         match argv:
             case ["list"]:
-                for scenario in SCENARIOS:
+                for scenario in (*SCENARIOS, *PROFILED):
                     print(f"{scenario.name:22} Linux {scenario.kernel:7} {'ci' if scenario.ci else ''}".rstrip())
             case ["fetch", *names]:
-                fetch(named(names) if names else chosen())
+                fetch((*named(names), *profiled(names)) if names else (*chosen(), *profiled()))
             case ["run", name, program, *arguments]:
                 return run(name, [program, *arguments])
             case _:

@@ -31,6 +31,12 @@ profile unpriv_bwrap flags=(attach_disconnected, mediate_deleted) {{
 """The same with AppArmor's bwrap-userns-restrict: bwrap may make namespaces, what it starts has no power in them."""
 
 
+PROFILES_ATTACH = f"""abi <abi/4.0>,
+profile session flags=(attach_disconnected) {{ {ALLOWED}, pix /**, userns, audit deny capability, }}
+"""
+"""As on Ubuntu 24.04, and a program with a profile of its own gets that, as it would from no profile."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Parts of what is said: what is missing, and what helps."""
@@ -138,16 +144,69 @@ SCENARIOS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Profiled:
+    """A machine where the AppArmor profile of a box is installed, as vsbox says.
+
+    ``suite``: of Debian, whose compiler of profiles is there; ``before``: the tier without the profile;
+    ``label``: what code inside has then, with the name of the launcher's profile as ``{}``.
+    """
+
+    name: str
+    kernel: str
+    suite: str = apparmor.SUITE
+    backend: str = "auto"
+    policy: str = ""
+    before: str = "namespaces"
+    tier: str = "namespaces"
+    label: str = "{}.payload (enforce)"
+    ci: bool = False
+
+    def setting(self) -> Setting:
+        """Return the machine."""
+        compiled = apparmor.compiled(self.policy) if self.policy else b""
+        profile = "session" if self.policy else ""
+        return Setting(root=apparmor.installation(self.suite), sudo=True, profiles=compiled, profile=profile)
+
+
+PROFILED = (
+    Profiled("apparmor", "6.12", ci=True),
+    Profiled("apparmor-debian-12", "6.1", suite="bookworm"),
+    Profiled("apparmor-newest", "newest"),
+    # no_new_privs is set before the payload is there: init restricts its own signals
+    Profiled(
+        "apparmor-landlock", "6.12", backend="landlock", before="landlock", tier="landlock",
+        label="{}//&{}.payload (enforce)",
+    ),
+    Profiled("apparmor-bubblewrap", "6.12", backend="bubblewrap", label="{}//&{}.payload (enforce)"),
+    Profiled("apparmor-ubuntu", "6.12", policy=PROFILES_ATTACH, before="landlock"),
+)  # fmt: skip
+
+
+def _wanted() -> list[str]:
+    """Return what ``VSBOX_VM_SCENARIOS`` names: ``ci`` (the default), ``all``, or names with commas."""
+    names = (os.environ.get("VSBOX_VM_SCENARIOS") or "ci").split(",")
+    known = {scenario.name for scenario in (*SCENARIOS, *PROFILED)} | {"ci", "all"}
+    unknown = sorted(set(names) - known)
+    if unknown:
+        raise SystemExit(f"no scenario {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
+    return names
+
+
+def _is_named(scenario: Scenario | Profiled, names: list[str]) -> bool:
+    return scenario.name in names or "all" in names or ("ci" in names and scenario.ci)
+
+
 def chosen() -> tuple[Scenario, ...]:
-    """Return the scenarios named by ``VSBOX_VM_SCENARIOS``: ``ci`` (the default), ``all``, or names with commas."""
-    wanted = os.environ.get("VSBOX_VM_SCENARIOS") or "ci"
-    return named(wanted.split(","))
+    """Return the scenarios that are to be tried."""
+    return named(_wanted())
 
 
 def named(names: list[str]) -> tuple[Scenario, ...]:
     """Return scenarios by name, by ``ci`` or by ``all``."""
-    known = {scenario.name for scenario in SCENARIOS} | {"ci", "all"}
-    unknown = sorted(set(names) - known)
-    if unknown:
-        raise SystemExit(f"no scenario {', '.join(unknown)}; there are: {', '.join(sorted(known))}")
-    return tuple(s for s in SCENARIOS if s.name in names or "all" in names or ("ci" in names and s.ci))
+    return tuple(scenario for scenario in SCENARIOS if _is_named(scenario, names))
+
+
+def profiled(names: list[str] | None = None) -> tuple[Profiled, ...]:
+    """Return the machines where profiles are installed: those named, or that are to be tried."""
+    return tuple(scenario for scenario in PROFILED if _is_named(scenario, _wanted() if names is None else names))

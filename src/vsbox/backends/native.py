@@ -13,7 +13,8 @@ REMEDIES: Final = {
     **REMEDIES_FOR_EVERY_BACKEND,
     ("user_namespace", "EPERM"): "sysctl -w kernel.unprivileged_userns_clone=1",
     ("user_namespace", "ENOSPC"): "sysctl -w user.max_user_namespaces=15000",
-    ("user_namespace", "EACCES"): "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+    ("user_namespace", "EACCES"): "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or for one box its "
+    "AppArmor profile: vsbox apparmor DIR",
     ("user_namespace", "EINVAL"): "a kernel built with CONFIG_USER_NS",
     ("bind", "ENOSYS"): "Linux 5.12 or newer, for mount_setattr(2)",
     ("proc", "EPERM"): "run the container with an unmasked /proc (docker run --security-opt systempaths=unconfined)",

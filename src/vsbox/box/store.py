@@ -26,6 +26,7 @@ from vsbox.plan.compile import compile_plan
 from vsbox.plan.encode import encode, fnv1a64
 from vsbox.plan.guard import guard_config
 from vsbox.plan.model import BoxFacts, Interpreter, Plan, Tier
+from vsbox.plan.profile_names import installed_path, launcher_profile, payload_profile
 from vsbox.plan.steps import printable
 from vsbox.plan.system import candidates
 from vsbox.policy.bwrap_options import Mapped, apply_bwrap_arguments, backend_for
@@ -123,12 +124,16 @@ def gather(layout: Layout, policy: Policy, root: Path | None = None) -> tuple[Ho
     interpreter = load_interpreter(layout)
     mapped = map_words(policy)
     named = (*(grant.path for grant in grants_of(mapped.policy)), *mapped.sources)
-    shown = [f"/{name}" for name in sorted(os.listdir("/"))] if policy.mode == "preview" else []  # noqa: PTH208
+    shown = [f"/{name}" for name in sorted(os.listdir("/"))]  # noqa: PTH208
+    place = str(root or layout.root)
     facts = collect(
         (*candidates(), *interpreter.trees, *named, *shown, user_home()),
-        watched=(str(layout.policy), interpreter.executable, str(layout.sandbox / "interpreter.json")),
-    )
-    return facts, BoxFacts(str(root or layout.root), interpreter, commands_mtime_ns(layout))
+        watched=(
+            str(layout.policy), interpreter.executable, str(layout.sandbox / "interpreter.json"), installed_path(place),
+        ),
+        profiles=(launcher_profile(place), payload_profile(place)),
+    )  # fmt: skip
+    return facts, BoxFacts(place, interpreter, commands_mtime_ns(layout))
 
 
 def backend_of(policy: Policy, facts: HostFacts) -> Backend:
@@ -154,6 +159,11 @@ class Compiled:
 def plan_and_facts(layout: Layout, policy: Policy, root: Path | None = None) -> Compiled:
     """Compile a policy for this box on this machine, without storing anything."""
     facts, box = gather(layout, policy, root)
+    return compile_for(layout, policy, facts, box)
+
+
+def compile_for(layout: Layout, policy: Policy, facts: HostFacts, box: BoxFacts) -> Compiled:
+    """Compile a policy for this box on a machine."""
     if not Path(box.interpreter.executable).exists():
         raise BoxError(
             f"cannot use {layout.root}: its Python {box.interpreter.executable} is gone",

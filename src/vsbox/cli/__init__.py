@@ -24,6 +24,7 @@ COMMANDS = {
     "report": "vsbox.cli.report",
     "learn": "vsbox.cli.learn",
     "diff": "vsbox.cli.diff",
+    "apparmor": "vsbox.cli.apparmor",
     "check": "vsbox.cli.check",
     "doctor": "vsbox.cli.doctor",
     "list": "vsbox.cli.running",
@@ -34,7 +35,7 @@ COMMANDS = {
 }
 
 
-PLANNED = ("apparmor", "run")
+PLANNED = ("run",)
 
 
 def _refuse_slip(word: str) -> None:

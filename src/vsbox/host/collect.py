@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from vsbox.errors import LauncherError
-from vsbox.host import bubblewrap
+from vsbox.host import apparmor, bubblewrap
 from vsbox.host.facts import HostFacts, PathFact, Watched
 from vsbox.host.index import index_settings
 
@@ -47,11 +47,10 @@ def find_launcher() -> Path:
     return LAUNCHER
 
 
-def probe() -> dict[str, str]:
-    """Try what boxes need, in children of the launcher; one answer a line."""
-    answer = subprocess.run(
-        [find_launcher(), "probe"], capture_output=True, text=True, env={}, timeout=60, check=False
-    )
+def probe(profile: str | None = None) -> dict[str, str]:
+    """Try what boxes need, in children of the launcher: under its AppArmor profile, if that is loaded."""
+    argv = [str(find_launcher()), "probe", *([profile] if profile else [])]
+    answer = subprocess.run(argv, capture_output=True, text=True, env={}, timeout=60, check=False)
     if answer.returncode != 0:
         raise LauncherError(f"cannot probe this machine: {answer.stderr.strip() or answer.returncode}")
     return {name: _named(value) for name, value in (line.split("=", 1) for line in answer.stdout.splitlines())}
@@ -102,8 +101,13 @@ def own_paths() -> tuple[str, ...]:
     return tuple(sorted({os.path.realpath(path) for path in every} | {sys.executable}))
 
 
-def collect(paths: Iterable[str] = (), *, watched: Iterable[str] = ()) -> HostFacts:
-    """Return the facts of this machine, with what is at ``paths`` and the identity of ``watched``."""
+def collect(
+    paths: Iterable[str] = (), *, watched: Iterable[str] = (), profiles: tuple[str, ...] = ()
+) -> HostFacts:
+    """Return the facts of this machine, with what is at ``paths`` and the identity of ``watched``.
+
+    ``profiles`` are AppArmor's: the launcher's, which may open more to it than to others, and what else to ask for.
+    """
     if not sys.platform.startswith("linux"):
         return HostFacts(platform.system(), platform.machine(), platform.release(), 0, str(Path.home()))
     home = user_home()
@@ -114,7 +118,7 @@ def collect(paths: Iterable[str] = (), *, watched: Iterable[str] = ()) -> HostFa
         kernel=platform.release(),
         uid=os.geteuid(),
         home=home,
-        probes=probe(),
+        probes=probe(profiles[0] if profiles else None),
         paths={path: look_at(path) for path in (*paths, *index.paths)},
         watched=tuple(watch(path) for path in (str(LAUNCHER), *bubblewrap.PROGRAMS, *watched, *config_files)),
         index=index,
@@ -123,4 +127,5 @@ def collect(paths: Iterable[str] = (), *, watched: Iterable[str] = ()) -> HostFa
         compiler=(sys.executable, "-I", "-m", "vsbox.box"),
         gid=os.getegid(),
         bubblewrap=bubblewrap.probe(find_launcher()),
+        apparmor=apparmor.probe(find_launcher(), profiles),
     )

@@ -53,6 +53,17 @@ class BubblewrapFact(msgspec.Struct, frozen=True):
     lets_mount: bool = False
 
 
+class AppArmorFact(msgspec.Struct, frozen=True):
+    """AppArmor on this machine; ``abi``: the newest whose features rules may use, empty where there is no compiler.
+
+    ``profiles`` are those that were asked for: ``"enforce"``, ``"complain"``, or an errno as a negative number.
+    """
+
+    enabled: bool
+    abi: str = ""
+    profiles: dict[str, str] = {}
+
+
 class HostFacts(msgspec.Struct, frozen=True):
     """One machine as one user sees it.
 
@@ -73,6 +84,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     compiler: tuple[str, ...] = ()
     gid: int = 0
     bubblewrap: BubblewrapFact | None = None
+    apparmor: AppArmorFact | None = None
 
     @property
     def landlock_abi(self) -> int:

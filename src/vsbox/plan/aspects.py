@@ -9,6 +9,7 @@ from typing import Final
 from vsbox.errors import CannotEnforceError
 from vsbox.host.facts import HostFacts
 from vsbox.plan.model import Tier
+from vsbox.plan.profile_names import is_loaded
 from vsbox.plan.receipt import Receipt, Row
 from vsbox.policy.model import Aspect, Policy
 
@@ -53,6 +54,12 @@ class Situation:
     def filtered(self) -> bool:
         """Whether there is a filter of system calls."""
         return self.policy.syscalls != ()
+
+    @property
+    def profiled(self) -> bool:
+        """Whether what is started enters an AppArmor profile."""
+        wanted = self.policy.apparmor != "off" and self.confines
+        return wanted and is_loaded(self.facts, self.policy.venv_root)
 
     @property
     def offline(self) -> bool:
@@ -188,6 +195,10 @@ TABLE: Final = (
 )  # fmt: skip
 
 
+BY_PROFILE: Final = frozenset({Aspect.FILES, Aspect.PROCESSES, Aspect.SIGNALS, Aspect.PRIVILEGES})
+"""What an AppArmor profile enforces once more; never alone, since it is the same for all runs of a box."""
+
+
 def _judge(entry: Aspects, situation: Situation) -> Row:
     if entry.aspect is Aspect.NETWORK and not situation.offline:
         return Row(entry.aspect, "the host's network", "open by policy")
@@ -195,6 +206,8 @@ def _judge(entry: Aspects, situation: Situation) -> Row:
     by_landlock = entry.aspect is Aspect.UNIX_SOCKETS and layers
     if entry.aspect in UNFILTERED and not situation.filtered and not by_landlock:
         return Row(entry.aspect, UNFILTERED[entry.aspect], "open by policy", layers)
+    if layers and situation.profiled and entry.aspect in BY_PROFILE:
+        layers = (*layers, "apparmor")
     if layers:
         return Row(entry.aspect, entry.asked, "enforced", layers, note=_note(entry.aspect, situation))
     allowed = entry.aspect in situation.policy.allow_degraded

@@ -17,6 +17,7 @@ from vsbox.plan.confinement import landlock_steps, limit_steps, seccomp_steps, s
 from vsbox.plan.environment import PASSED, search_path
 from vsbox.plan.guard import guard_places
 from vsbox.plan.model import BoxFacts, Plan, Tier
+from vsbox.plan.profile_names import payload_profile
 from vsbox.plan.refusals import check
 from vsbox.plan.root import hidden_steps, root_steps
 from vsbox.plan.steps import Step
@@ -44,6 +45,7 @@ def _head(c: Compilation) -> Iterator[Step]:
         yield from (steps.Same(source, target) for source, target in guard_places(c.box, c.prefix))
     if not c.situation.confines:
         yield steps.Unconfined(_notice(c))
+    yield from _profile(c)
     yield steps.Keyring()
     yield steps.Bin(f"{c.prefix}/bin")
     yield steps.Home(c.home)
@@ -61,6 +63,11 @@ def _head(c: Compilation) -> Iterator[Step]:
     for grant in c.grants:
         if grant.access is Access.HIDDEN:
             yield steps.Private(grant.path, system.PRIVATE_TREE)
+
+
+def _profile(c: Compilation) -> Iterator[Step]:
+    if c.situation.profiled:
+        yield steps.Apparmor(payload_profile(c.box.root))
 
 
 def _notice(c: Compilation) -> str:

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from vsbox.errors import CannotEnforceError, PolicyError
 from vsbox.plan import mounts
 from vsbox.plan.compilation import Compilation
+from vsbox.plan.profile_names import payload_profile
 from vsbox.policy.grants import Access, Grant, is_below
 from vsbox.seccomp import MACHINES
 
@@ -33,6 +34,7 @@ def check(c: Compilation) -> None:
             "bad sandbox.json: preset 'project' needs the key project",
             hint="name the directory of your project there, or: vsbox wrap --project DIR",
         )
+    _check_profile(c)
     _check_report(c)
     _check_syscalls(c)
     if c.policy.devices and not c.facts.gpus:
@@ -51,6 +53,17 @@ def check(c: Compilation) -> None:
     mounts.check_project(c.mapped, c.policy.project)
     for path in c.facts.own_paths:
         _check_own_path(c, path)
+
+
+def _check_profile(c: Compilation) -> None:
+    if c.policy.apparmor != "required" or not c.situation.confines or c.situation.profiled:
+        return
+    known = c.facts.apparmor
+    why = "this machine has no AppArmor" if known is None or not known.enabled else "it is not loaded and enforced"
+    raise CannotEnforceError(
+        f"cannot enter the AppArmor profile {payload_profile(c.box.root)}, which sandbox.json requires: {why}",
+        hint=f"how to load it: vsbox apparmor {c.box.root}",
+    )
 
 
 def _check_report(c: Compilation) -> None:

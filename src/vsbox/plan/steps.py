@@ -457,4 +457,11 @@ class Wait(Step, frozen=True):
     CODE: ClassVar[int] = 51
 
 
+class Apparmor(Step, frozen=True):
+    """The AppArmor profile that the payload's process enters before all else, and never leaves."""
+
+    CODE: ClassVar[int] = 52
+    profile: str
+
+
 Steps: TypeAlias = tuple[Step, ...]

@@ -70,7 +70,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     always, never, or while something is installed. ``syscalls`` replaces the built-in list of system calls
     that are let through; empty: no filter. ``bwrap_arguments`` are options of bubblewrap, which other
     backends take as far as they have the same idea. ``pip_cache``:
-    installations read the user's own cache. Keys that are absent take the value of the preset.
+    installations read the user's own cache. ``apparmor``: whether the box's AppArmor profile is
+    entered where it is loaded, has to be, or is not. Keys that are absent take the value of the preset.
     """
 
     venv_root: str
@@ -90,6 +91,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     bwrap_arguments: tuple[VariableValue, ...] = ()
     syscalls: tuple[str, ...] | None = None
     pip_cache: bool = False
+    apparmor: Literal["auto", "required", "off"] = "auto"
     devices: tuple[Literal["gpu"], ...] = ()
     environment: Environment = Environment()
     limits: Limits = Limits()

@@ -22,10 +22,11 @@ from vsbox.check.calls import (
     PTRACE_SEIZE,
     TIOCSTI,
     call,
+    capabilities,
     clone,
     clone3,
     contents,
-    fields_of_status,
+    libc,
     must,
     open_by_handle,
     open_only,
@@ -87,14 +88,13 @@ def own_link(t: Targets, target: str) -> str:
 
 def hold_capability(_: Targets) -> None:
     """Have any capability at all."""
-    status = fields_of_status()
-    if not any(int(status[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")):
-        raise PermissionError(errno.EPERM, "none in CapEff, CapPrm, CapInh, CapAmb")
+    if not capabilities():
+        raise PermissionError(errno.EPERM, "none is effective, permitted or inheritable")
 
 
 def gain_privileges(_: Targets) -> None:
-    """Be allowed to gain privileges by executing something."""
-    if fields_of_status().get("NoNewPrivs") == "1":
+    """Be allowed to gain privileges by executing something. Source: PR_GET_NO_NEW_PRIVS, prctl(2)."""
+    if libc.prctl(39, 0, 0, 0, 0) == 1:
         raise PermissionError(errno.EPERM, "no_new_privs is set")
 
 
@@ -346,8 +346,8 @@ def _on_what_is_inherited() -> Tuple[Attempt, ...]:
         Attempt("use an inherited file", "descriptors", "pread(2) of a descriptor above 600",
                 lambda t: os.pread(t["file_descriptor"], 1, 0)),
         Attempt("use an inherited socket", "descriptors", "fstat(2)", use_socket),
-        Attempt("reopen standard input for writing", "files", "open(2) of /proc/self/fd/0",
-                lambda t: open_only("/proc/self/fd/0", os.O_WRONLY)),
+        Attempt("reopen standard input for writing", "descriptors", "open(2) of /proc/PID/fd/0",
+                lambda t: open_only("/proc/%d/fd/0" % os.getppid(), os.O_WRONLY)),
         Attempt("find the secret in any environment", "processes", "open(2) of /proc/*/environ",
                 lambda t: must([text for text in contents("environ") if t["mark"].encode() in text])),
         Attempt("preload a library", "environment", "getenv(3) of LD_PRELOAD", lambda t: os.environ["LD_PRELOAD"]),
@@ -374,8 +374,8 @@ def _on_powers() -> Tuple[Attempt, ...]:
                 lambda t: type_into_terminal(TIOCSTI), False),
         surface("set up io_uring", "io_uring_setup(2)", set_up_io_uring, is_extended=False),
         surface("use bpf", "bpf(2), BPF_MAP_CREATE", use_bpf, is_extended=False),
-        power("hold a capability", "/proc/self/status", hold_capability, is_extended=False),
-        power("gain privileges", "/proc/self/status, NoNewPrivs", gain_privileges),
+        power("hold a capability", "capget(2)", hold_capability, is_extended=False),
+        power("gain privileges", "prctl(2), PR_GET_NO_NEW_PRIVS", gain_privileges),
         power("clone a user namespace", "clone(2)", lambda t: clone(CLONE_NEWUSER)),
         power("clone a user namespace anew", "clone3(2)", lambda t: clone3(CLONE_NEWUSER)),
         power("make a mount namespace", "unshare(2)", lambda t: call("unshare", CLONE_NEWUSER | CLONE_NEWNS)),

@@ -17,14 +17,14 @@ from typing import Any
 NUMBERS = {
     "x86_64": {
         "shmget": 29, "clone": 56, "semget": 64, "msgget": 68, "ptrace": 101, "personality": 135, "chroot": 161,
-        "mount": 165, "umount2": 166, "mq_open": 240, "add_key": 248, "request_key": 249, "keyctl": 250, "unshare": 272,
-        "perf_event_open": 298, "name_to_handle_at": 303, "open_by_handle_at": 304, "setns": 308,
+        "mount": 165, "umount2": 166, "capget": 125, "mq_open": 240, "add_key": 248, "request_key": 249, "keyctl": 250,
+        "unshare": 272, "perf_event_open": 298, "name_to_handle_at": 303, "open_by_handle_at": 304, "setns": 308,
         "process_vm_readv": 310, "kcmp": 312, "bpf": 321, "userfaultfd": 323,
     },
     "aarch64": {
         "shmget": 194, "clone": 220, "semget": 190, "msgget": 186, "ptrace": 117, "personality": 92, "chroot": 51,
-        "mount": 40, "umount2": 39, "mq_open": 180, "add_key": 217, "request_key": 218, "keyctl": 219, "unshare": 97,
-        "perf_event_open": 241, "name_to_handle_at": 264, "open_by_handle_at": 265, "setns": 268,
+        "mount": 40, "umount2": 39, "capget": 90, "mq_open": 180, "add_key": 217, "request_key": 218, "keyctl": 219,
+        "unshare": 97, "perf_event_open": 241, "name_to_handle_at": 264, "open_by_handle_at": 265, "setns": 268,
         "process_vm_readv": 270, "kcmp": 272, "bpf": 280, "userfaultfd": 282,
     },
 }.get(platform.machine(), {})
@@ -144,10 +144,11 @@ def type_into_terminal(request):
     return "through %s" % os.ttyname(terminal) if master else ""  # open until the end: closing it is a hangup
 
 
-def fields_of_status():
-    """Return /proc/self/status as a dictionary."""
-    with open("/proc/self/status") as file:
-        return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+def capabilities():
+    """Return the effective, permitted and inheritable capabilities together. Source: capget(2)."""
+    header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    call("capget", header, data)
+    return sum(data)
 
 
 def contents(name):

@@ -245,13 +245,11 @@ def lacking(situation: Situation) -> tuple[Row, ...]:
     return tuple(row for row in rows if row.state == "cannot enforce")
 
 
-OF_EVERY_START: Final = {
-    Aspect.DESCRIPTORS: ("only standard streams", ("close_range",)),
-    Aspect.ENVIRONMENT: ("only listed variables", ("execve",)),
-}
-"""What the launcher does whatever the mode is; that streams are not reopened for writing takes Landlock."""
+OF_EVERY_START: Final = {Aspect.ENVIRONMENT: ("execve",)}
+"""What the launcher does whatever the mode is."""
 STILL_SO: Final = {
     Aspect.PRIVILEGES: "no capability and no_new_privs all the same, but user namespaces are open",
+    Aspect.DESCRIPTORS: "descriptors from 3 up are closed all the same, but streams can be reopened for writing",
     Aspect.KEYRING: "a session keyring of its own, but keys of the user can be reached by their numbers",
 }
 
@@ -263,7 +261,7 @@ def _receipt_without_enforcement(situation: Situation) -> Receipt:
         reported = "all is let pass and reported, changes are forgotten"
     asked = reported if situation.observed else "the guard in Python denies, which code can get around"
     rows = [
-        Row(entry.aspect, OF_EVERY_START[entry.aspect][0], "enforced", OF_EVERY_START[entry.aspect][1])
+        Row(entry.aspect, entry.asked, "enforced", OF_EVERY_START[entry.aspect])
         if entry.aspect in OF_EVERY_START
         else Row(entry.aspect, asked, "open by policy", note=STILL_SO.get(entry.aspect, ""))
         for entry in _concerned(situation)

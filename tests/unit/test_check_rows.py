@@ -19,6 +19,7 @@ from vsbox.check.program import NO_ANSWER, Answer, _read
 from vsbox.check.promises import PROMISES, Promise
 from vsbox.plan.receipt import Receipt, Row
 from vsbox.policy.model import Aspect, Limits, Policy
+from vsbox.seccomp.syscalls import architecture
 
 OK, DENIED = Answer("ok"), Answer("EACCES", "[Errno 13] Permission denied")
 
@@ -40,6 +41,15 @@ def test_every_attempt_is_about_an_aspect_and_says_how() -> None:
 @pytest.mark.parametrize("module", [attempts, calls, promises, trial])
 def test_what_runs_inside_is_python_3_8(module) -> None:
     ast.parse(Path(str(module.__file__)).read_text(), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_numbers_are_those_of_the_filter(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    scope: dict[str, dict[str, int]] = {}
+    exec(compile(Path(str(calls.__file__)).read_text(), "calls", "exec"), scope)
+    known = architecture(machine).table
+    assert {name: known.get(name) for name in scope["NUMBERS"]} == scope["NUMBERS"]
 
 
 # ---- one row ----

@@ -188,7 +188,7 @@ class _Call:
             prepared = cell.prepare(self._wanted(limits, waits=bool(contents)), self._variables())
             stack.callback(prepared.close)
             directory = self._open_workdir(prepared, stack)
-            before: trees.Snapshot = trees.snapshot(directory) if directory is not None else {}
+            before = trees.snapshot(directory) if directory is not None else trees.Snapshot()
             stdin = self.stdin.encode() if isinstance(self.stdin, str) else bytes(self.stdin)
             argv = self._argv(prepared.environment.python, prepared)
             running = cell.start(prepared, argv, limits, stdin=stdin, stdout=sinks[0], stderr=sinks[1])
@@ -198,7 +198,7 @@ class _Call:
                 running.wait_for_directories(time.monotonic() + (self.timeout or 60))
                 cell.watch_private_areas(running, limits.disk_bytes)
             if self.workdir is None and running.directories[1:]:
-                directory, before = running.directories[1], {}
+                directory, before = running.directories[1], trees.Snapshot()
             before = self._put(contents, running, directory, before)
             end = running.finish(self.timeout)
             captured = self._captured(running, directory)

@@ -19,7 +19,7 @@ from typing import Final, Literal
 import msgspec
 
 from vsbox.errors import ConflictError, UsageError
-from vsbox.launch.files import DIRECTORY, Changes, check_name, opened_directory, walk
+from vsbox.launch.files import DIRECTORY, Changes, check_name, opened_directory, Walk
 from vsbox.plan.project import is_protected_name
 
 OPAQUE: Final = "user.overlay.opaque"
@@ -212,7 +212,7 @@ def _removed(lower: int, path: str) -> Iterator[Change]:
         return
     if stat.S_ISDIR(status.st_mode):
         with contextlib.suppress(OSError), opened_directory(lower, PurePosixPath(path).parts) as directory:
-            for below, _ in reversed(list(walk(directory, f"{path}/"))):
+            for below, _ in reversed(list(Walk(directory, f"{path}/"))):
                 yield Change(below, "deleted", before=_identity(lower, below), old_content=_content(lower, below))
     yield Change(path, "deleted", before=_identity(lower, path), old_content=_content(lower, path))
 
@@ -230,7 +230,7 @@ def read_overlay(upper: int, original: str) -> ChangeSet:
     found: list[Change] = []
     lower = os.open(original, DIRECTORY)
     try:
-        for path, status in walk(upper):
+        for path, status in Walk(upper, make_readable=True):
             if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:  # type: ignore[attr-defined,unused-ignore]
                 found += _removed(lower, path)
                 continue
@@ -250,7 +250,7 @@ def read_overlay(upper: int, original: str) -> ChangeSet:
 def _gone_below(upper: int, lower: int, path: str) -> Iterator[Change]:
     """What of a directory that was made anew is not in it any more."""
     with contextlib.suppress(OSError), opened_directory(lower, PurePosixPath(path).parts) as directory:
-        for below, status in reversed(list(walk(directory, f"{path}/"))):
+        for below, status in reversed(list(Walk(directory, f"{path}/"))):
             if _status(upper, below) is None:
                 old = None if stat.S_ISDIR(status.st_mode) else _content(lower, below)
                 yield Change(below, "deleted", before=_identity(lower, below), old_content=old)
@@ -261,8 +261,8 @@ def read_copy(copy: int, original: str) -> ChangeSet:
     found: list[Change] = []
     lower = os.open(original, DIRECTORY)
     try:
-        there = dict(walk(copy))
-        gone = [path for path, _ in walk(lower) if path not in there]
+        there = dict(Walk(copy, make_readable=True))
+        gone = [path for path, _ in Walk(lower) if path not in there]
         found += [
             Change(path, "deleted", before=_identity(lower, path), old_content=_content(lower, path))
             for path in reversed(gone)

@@ -227,6 +227,10 @@ class _Plans:
                 os.close(self._known.popitem(last=False)[1][0])
             return own, receipt
 
+    def renew_lock(self) -> None:
+        """Forget that another thread had it: in a child, there is none."""
+        self._lock = threading.Lock()
+
 
 def _memory_file(data: bytes) -> int:
     descriptor: int = os.memfd_create("vsbox-plan", os.MFD_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
@@ -235,6 +239,8 @@ def _memory_file(data: bytes) -> int:
 
 
 PLANS: Final = _Plans()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=PLANS.renew_lock)
 
 
 def protected_names(directory: str) -> list[str]:

@@ -414,7 +414,7 @@ class Running:
             if done:
                 self._process.returncode = os.waitstatus_to_exitcode(status)
                 break
-            if self._cause is not None and time.monotonic() > latest:
+            if time.monotonic() > latest:
                 os.kill(self._process.pid, 9)
                 latest += SECONDS_TO_END
             time.sleep(pause)

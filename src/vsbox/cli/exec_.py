@@ -70,8 +70,13 @@ def _dry_run(root: Path, words: tuple[str, ...], timeout: float | None) -> int:
     return 124 if result.outcome is Outcome.TIMEOUT else 128 - (result.returncode or -9)
 
 
+def _shown(line: str) -> str:
+    """Return what a terminal shows as it is: code inside chose what is in it."""
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
+
+
 def _print_patch(text: str, count: int) -> None:
     colors = {"+": "green", "-": "red", "@": "cyan"}
-    for line in text.splitlines():
-        click.secho(line, fg=colors.get(line[:1]))
+    for line in text.removesuffix("\n").split("\n") if text else ():
+        click.secho(_shown(line), fg=colors.get(line[:1]))
     click.echo(f"vsbox: {count} changes, none of them made" if count else "vsbox: nothing would be changed", err=True)

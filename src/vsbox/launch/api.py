@@ -201,7 +201,7 @@ class _Call:
                 directory, before = running.directories[1], trees.Snapshot()
             before = self._put(contents, running, directory, before)
             end = running.finish(self.timeout)
-            captured = self._captured(running, directory)
+            captured = self._captured(running, directory, limits)
             if captured is not None:
                 changed = captured.files
             else:
@@ -212,13 +212,13 @@ class _Call:
                 limit=end.limit, violations=tuple(running.violations), changes=captured,
             )  # fmt: skip
 
-    def _captured(self, running: Running, copy: int | None) -> ChangeSet | None:
+    def _captured(self, running: Running, copy: int | None, limits: Limits) -> ChangeSet | None:
         if self.changes != "capture" or self.workdir is None:
             return None
         original = cell.resolve(self.workdir)
         if running.changes is not None:
-            return read_overlay(running.changes, original)
-        return read_copy(copy, original) if copy is not None else None
+            return read_overlay(running.changes, original, limits.disk_bytes)
+        return read_copy(copy, original, limits.disk_bytes) if copy is not None else None
 
     def _check(self) -> None:
         if (self.code is None) == (self.script is None):

@@ -48,6 +48,11 @@ class Changes(msgspec.Struct, frozen=True):
         return bool(self.created or self.modified or self.deleted)
 
 
+def text_of(name: str) -> str:
+    """Return a name as text that every encoder takes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def check_name(name: str) -> PurePosixPath:
     """Return a relative path as it may be given for a file of a run.
 
@@ -137,11 +142,11 @@ class Walk:
                     self.is_complete = False
                     continue
                 path = f"{prefix}{name}"
+                if self._opens and stat.S_ISREG(status.st_mode) and not status.st_mode & stat.S_IRUSR:
+                    _change_mode(name, status, 0o400, directory)
                 yield path, status
                 if stat.S_ISDIR(status.st_mode):
                     self._go_down(levels, name, f"{path}/", status)
-                elif self._opens and stat.S_ISREG(status.st_mode) and not status.st_mode & stat.S_IRUSR:
-                    _change_mode(name, status, 0o400, directory)
         finally:
             for directory, _, _ in levels:
                 os.close(directory)
@@ -255,7 +260,7 @@ def compare(before: Snapshot, after: Snapshot, *, without: frozenset[str] = froz
     """Return what changed between two looks; ``without``: paths that do not count."""
 
     def names(paths: set[str]) -> tuple[str, ...]:
-        return tuple(sorted(os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths - without))
+        return tuple(sorted(map(text_of, paths - without)))
 
     common = before.keys() & after.keys()
     changed = {path for path in common if before[path] != after[path]}

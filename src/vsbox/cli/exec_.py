@@ -99,8 +99,13 @@ def _check_dry_run(policy: Policy, here: str) -> None:
         )
 
 
+def _shown(line: str) -> str:
+    """Return what a terminal shows as it is: code inside chose what is in it."""
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line)
+
+
 def _print_patch(text: str, count: int) -> None:
     colors = {"+": "green", "-": "red", "@": "cyan"}
-    for line in text.splitlines():
-        click.secho(line, fg=colors.get(line[:1]))
+    for line in text.removesuffix("\n").split("\n") if text else ():
+        click.secho(_shown(line), fg=colors.get(line[:1]))
     click.echo(f"vsbox: changes: {count}, none of them made" if count else "vsbox: nothing would be changed", err=True)

@@ -187,7 +187,7 @@ class _Call:
             prepared = cell.prepare(self._wanted(limits, waits=bool(contents)), self._variables())
             stack.callback(prepared.close)
             directory = self._open_workdir(prepared, stack)
-            before: trees.Snapshot = trees.snapshot(directory) if directory is not None else {}
+            before = trees.snapshot(directory) if directory is not None else trees.Snapshot()
             stdin = self.stdin.encode() if isinstance(self.stdin, str) else bytes(self.stdin)
             argv = self._argv(prepared.environment.python, prepared)
             running = cell.start(prepared, argv, limits, stdin=stdin, stdout=sinks[0], stderr=sinks[1])
@@ -197,10 +197,10 @@ class _Call:
                 running.wait_for_directories(time.monotonic() + (self.timeout or 60))
                 cell.watch_private_areas(running, limits.disk_bytes)
             if self.workdir is None and running.directories[1:]:
-                directory, before = running.directories[1], {}
+                directory, before = running.directories[1], trees.Snapshot()
             before = self._put(contents, running, directory, before)
             end = running.finish(self.timeout)
-            captured = self._captured(running, directory)
+            captured = self._captured(running, directory, limits)
             if captured is not None:
                 changed = captured.files
             else:
@@ -211,13 +211,13 @@ class _Call:
                 limit=end.limit, violations=tuple(running.violations), changes=captured,
             )  # fmt: skip
 
-    def _captured(self, running: Running, copy: int | None) -> ChangeSet | None:
+    def _captured(self, running: Running, copy: int | None, limits: Limits) -> ChangeSet | None:
         if self.changes != "capture" or self.workdir is None:
             return None
         original = cell.resolve(self.workdir)
         if running.changes is not None:
-            return read_overlay(running.changes, original)
-        return read_copy(copy, original) if copy is not None else None
+            return read_overlay(running.changes, original, limits.disk_bytes)
+        return read_copy(copy, original, limits.disk_bytes) if copy is not None else None
 
     def _check(self) -> None:
         if (self.code is None) == (self.script is None):

@@ -8,6 +8,7 @@ import fcntl
 import functools
 import os
 import shutil
+import stat
 import sys
 import sysconfig
 import tempfile
@@ -25,9 +26,9 @@ from vsbox.backends import choose
 from vsbox.errors import CannotEnforceError, UsageError
 from vsbox.host.collect import collect, look_at
 from vsbox.host.facts import HostFacts
-from vsbox.launch.files import DIRECTORY
+from vsbox.launch.files import DIRECTORY, remove_tree
 from vsbox.launch.group import Group, make_group
-from vsbox.launch.limits import EXACT_BY_GROUP, WATCHED, Limits, used_bytes
+from vsbox.launch.limits import EXACT_BY_GROUP, WATCHED, DiskMeter, Limits, count_bytes
 from vsbox.launch.process import Command, Running, Sink
 from vsbox.plan.cell import CELL_ROOT, HOME, Cell, compile_cell
 from vsbox.plan.encode import encode
@@ -226,6 +227,10 @@ class _Plans:
                 os.close(self._known.popitem(last=False)[1][0])
             return own, receipt
 
+    def renew_lock(self) -> None:
+        """Forget that another thread had it: in a child, there is none."""
+        self._lock = threading.Lock()
+
 
 def _memory_file(data: bytes) -> int:
     descriptor: int = os.memfd_create("vsbox-plan", os.MFD_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
@@ -234,6 +239,8 @@ def _memory_file(data: bytes) -> int:
 
 
 PLANS: Final = _Plans()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=PLANS.renew_lock)
 
 
 def protected_names(directory: str) -> list[str]:
@@ -361,9 +368,18 @@ def _copy(source: str, target: str, most_bytes: int) -> None:
     Raises:
         UsageError: it is larger than the private areas may be.
     """
-    if used_bytes(Path(source), most_bytes) > most_bytes:
+    if any(total > most_bytes for total in count_bytes(Path(source), to_copy=True)):
         raise UsageError(f"cannot copy {source}: it is larger than {most_bytes} bytes", hint="raise limits.disk_bytes")
-    shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+    try:
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=_special)
+    except (OSError, shutil.Error, RecursionError) as error:
+        raise UsageError(f"cannot copy {source}: not all of it can be read") from error
+
+
+def _special(directory: str, names: list[str]) -> set[str]:
+    """Return pipes, sockets and devices: a copy of one is another one, and opening one may wait for ever."""
+    copied = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}
+    return {name for name in names if stat.S_IFMT(os.lstat(os.path.join(directory, name)).st_mode) not in copied}
 
 
 SCRATCH: Final = "vsbox-run-"
@@ -373,7 +389,7 @@ def _make_scratch(stack: contextlib.ExitStack) -> str:
     """Make a directory of the host for what is private; locked, so that it is known to be in use."""
     sweep()
     scratch = os.path.realpath(tempfile.mkdtemp(prefix=SCRATCH))
-    stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+    stack.callback(remove_tree, scratch)
     lock = os.open(scratch, DIRECTORY)
     stack.callback(os.close, lock)
     fcntl.flock(lock, fcntl.LOCK_EX)  # type: ignore[attr-defined,unused-ignore]
@@ -387,12 +403,15 @@ def sweep() -> None:
     """Remove what programs that were killed left behind; once in the life of a process."""
     for path in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
         with contextlib.suppress(OSError):
+            status = path.lstat()
+            is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()  # type: ignore[attr-defined,unused-ignore]
+            if not is_own or status.st_mtime > time.time() - SECONDS_TO_LOCK:
+                continue
+            path.chmod(0o700)
             lock = os.open(path, DIRECTORY)
             try:
-                is_old = os.fstat(lock).st_mtime < time.time() - SECONDS_TO_LOCK
-                if is_old and os.fstat(lock).st_uid == os.geteuid():  # type: ignore[attr-defined,unused-ignore]
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[attr-defined,unused-ignore]
-                    shutil.rmtree(path, ignore_errors=True)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[attr-defined,unused-ignore]
+                remove_tree(str(path))
             finally:
                 os.close(lock)
 
@@ -445,14 +464,14 @@ def start(
     foreground: bool = False,
 ) -> Running:
     """Start a prepared run."""
-    command = Command(prepared.plan, argv, prepared.variables, stdin, kept, foreground)
+    witnesses = 0 if prepared.tier is Tier.NAMESPACES else 1
+    command = Command(prepared.plan, argv, prepared.variables, stdin, kept, foreground, witnesses)
     running = Running(
         command, limits=limits, group=prepared.group, exports=prepared.exports, stdout=stdout, stderr=stderr
     )
     if prepared.scratch is not None:
-        scratch = Path(prepared.scratch)
-        size = float(limits.disk_bytes)
-        running.watch_disks(lambda: (float(used_bytes(scratch, limits.disk_bytes)), size))
+        meter = DiskMeter(Path(prepared.scratch))
+        running.watch_disks(lambda: (float(meter.look()), float(limits.disk_bytes)))
     return running
 
 
@@ -464,7 +483,7 @@ def watch_private_areas(running: Running, disk_bytes: int) -> None:
         worst = 0.0
         for area in areas:
             status = os.statvfs(area)  # type: ignore[attr-defined,unused-ignore]
-            if status.f_bavail == 0 and status.f_blocks:
+            if (status.f_bavail == 0 and status.f_blocks) or (status.f_favail == 0 and status.f_files):
                 return float(disk_bytes), float(disk_bytes)
             worst = max(worst, float((status.f_blocks - status.f_bfree) * status.f_frsize))
         return worst, float(disk_bytes) + 1

@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import itertools
 import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
 import msgspec
 
 from vsbox.errors import ConflictError, UsageError
-from vsbox.launch.files import DIRECTORY, Changes, check_name, opened_directory, walk
+from vsbox.launch.files import DIRECTORY, MOST_ENTRIES, Changes, Walk, check_name, opened_directory, text_of
 from vsbox.plan.project import is_protected_name
 
 OPAQUE: Final = "user.overlay.opaque"
-MOST_BYTES: Final = 1 << 30
+CHUNK_BYTES: Final = 1 << 20
+MOST_LINES: Final = 20_000
+MOST_OLD_BYTES: Final = 4 << 20
+"""Of a file as it was, to be shown."""
+ENVIRONMENT: Final = "pyvenv.cfg"
 READ: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 MAKE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -46,7 +51,7 @@ class Change(msgspec.Struct, frozen=True):
     @property
     def is_protected(self) -> bool:
         """Whether the user's own tools would execute it unasked."""
-        return any(is_protected_name(part) for part in PurePosixPath(self.path).parts)
+        return any(is_protected_name(part) or part == ENVIRONMENT for part in PurePosixPath(self.path).parts)
 
 
 class ChangeSet(msgspec.Struct, frozen=True):
@@ -54,6 +59,8 @@ class ChangeSet(msgspec.Struct, frozen=True):
 
     changes: tuple[Change, ...]
     method: Literal["overlay", "copy"]
+    is_complete: bool = True
+    """Whether all that changed was read; else nothing of it is applied."""
 
     def __bool__(self) -> bool:
         """Tell whether there is anything."""
@@ -62,11 +69,12 @@ class ChangeSet(msgspec.Struct, frozen=True):
     @property
     def files(self) -> Changes:
         """The paths, as a :class:`Result` lists them."""
-        real = [change for change in self.changes if change.kind != "directory"]
+        real = [(text_of(change.path), change) for change in self.changes if change.kind != "directory"]
         return Changes(
-            tuple(sorted(c.path for c in real if c.before is None and c.kind != "deleted")),
-            tuple(sorted(c.path for c in real if c.before is not None and c.kind != "deleted")),
-            tuple(sorted(c.path for c in real if c.kind == "deleted")),
+            tuple(sorted(path for path, c in real if c.before is None and c.kind != "deleted")),
+            tuple(sorted(path for path, c in real if c.before is not None and c.kind != "deleted")),
+            tuple(sorted(path for path, c in real if c.kind == "deleted")),
+            self.is_complete,
         )
 
     def patch(self, paths: Iterable[str] | None = None) -> str:
@@ -84,18 +92,25 @@ class ChangeSet(msgspec.Struct, frozen=True):
             UsageError: ``only`` names what is no change.
         """
         chosen = self._choose(only)
+        if not self.is_complete:
+            raise ConflictError("cannot apply these changes: not all of them could be read", hint="raise disk_bytes?")
         root = os.open(os.path.realpath(directory), DIRECTORY)
         try:
+            gone = {change.path for change in chosen if change.kind == "deleted"}
             for change in chosen:
                 if change.is_protected and not allow_protected:
                     raise ConflictError(
-                        f"cannot apply {change.path}: your own tools would execute it",
+                        f"cannot apply {_visible(change.path)}: your own tools would execute it",
                         hint="look at it; then allow_protected=True, or only=[...] without it",
                     )
-                if _identity(root, change.path) != change.before:
+                before = None if change.path in gone and change.kind != "deleted" else _identity(root, change.path)
+                if before != change.before:
                     raise ConflictError(
-                        f"cannot apply {change.path}: it has changed since", hint="run it again on what is there now"
+                        f"cannot apply {_visible(change.path)}: it has changed since",
+                        hint="run it again on what is there now",
                     )
+                if change.kind == "deleted" and not _is_emptied(root, change, gone):
+                    raise ConflictError(f"cannot apply {_visible(change.path)}: there is more in it that is to stay")
             for change in chosen:
                 _carry_out(root, change)
         finally:
@@ -110,7 +125,8 @@ class ChangeSet(msgspec.Struct, frozen=True):
         if unknown:
             raise UsageError(f"cannot apply {min(unknown)}: nothing changed there")
         ways = {str(parent) for path in wanted for parent in PurePosixPath(path).parents}
-        return tuple(c for c in self.changes if c.path in wanted or (c.kind == "directory" and c.path in ways))
+        made = {c.path for c in self.changes if c.kind == "directory" and c.path in ways}
+        return tuple(c for c in self.changes if c.path in wanted or c.path in made)
 
 
 # ---- patches ----
@@ -120,9 +136,10 @@ def _lines(data: bytes) -> list[str] | None:
     if b"\0" in data:
         return None
     try:
-        return data.decode().splitlines(keepends=True)
+        lines = data.decode().split("\n")
     except UnicodeDecodeError:
         return None
+    return [f"{line}\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
 
 
 def _visible(text: str) -> str:
@@ -132,17 +149,37 @@ def _visible(text: str) -> str:
 def _patch(change: Change) -> str:
     name = _visible(change.path)
     if change.kind == "directory":
-        return ""
+        return f"directory {name}{_mode(change, 0o755)}\n"
     if change.kind == "link":
         return f"link {name} -> {_visible(change.target)}\n"
+    mode = _mode(change, 0o644)
+    head = f"mode{mode} {name}\n" if mode and change.kind == "file" else ""
+    if change.before is not None and change.before[0] == stat.S_IFDIR:
+        return f"removed {name}/\n"
     old, new = _lines(change.old_content or b""), _lines(change.content)
     if old is None or new is None or (change.before is not None and change.old_content is None):
-        return f"{'removed' if change.kind == 'deleted' else 'binary'} {name} ({len(change.content)} bytes)\n"
+        return f"{head}{'removed' if change.kind == 'deleted' else 'binary'} {name} ({len(change.content)} bytes)\n"
     before = "/dev/null" if change.before is None else f"a/{name}"
     after = "/dev/null" if change.kind == "deleted" else f"b/{name}"
-    lines = list(difflib.unified_diff(old, new, before, after))
+    lines = _difference(old, new, before, after)
     text = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
-    return text or f"{'removed' if change.kind == 'deleted' else 'new'} {name} (empty, mode {change.mode:o})\n"
+    if text or (head and change.before is not None):
+        return head + text
+    return f"{'removed' if change.kind == 'deleted' else 'new'} {name} (empty, mode {change.mode:o})\n"
+
+
+def _mode(change: Change, usual: int) -> str:
+    """Return what is to be said of the permissions: nothing where they stay, or are what new files have."""
+    before = usual if change.before is None or stat.S_ISDIR(change.before[0]) else stat.S_IMODE(change.before[0])
+    return "" if before == change.mode else f" {before:o} -> {change.mode:o}"
+
+
+def _difference(old: list[str], new: list[str], before: str, after: str) -> Iterable[str]:
+    """Return a unified diff. What is long is replaced as a whole: code inside can make a comparison take hours."""
+    if len(old) + len(new) <= MOST_LINES:
+        return difflib.unified_diff(old, new, before, after)
+    head = (f"--- {before}\n", f"+++ {after}\n", f"@@ -1,{len(old)} +1,{len(new)} @@\n")
+    return (*head, *(f"-{line}" for line in old), *(f"+{line}" for line in new))
 
 
 # ---- reading ----
@@ -166,55 +203,52 @@ def _identity(root: int, path: str) -> tuple[int, ...] | None:
     return status.st_mode, status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _content(root: int, path: str) -> bytes | None:
+def _open_file(root: int, path: str) -> BinaryIO | None:
+    """Open a regular file; None for anything else."""
     parts = PurePosixPath(path).parts
     try:
-        with contextlib.ExitStack() as stack:
-            directory = stack.enter_context(opened_directory(root, parts[:-1]))
-            file = stack.enter_context(os.fdopen(os.open(parts[-1], READ, dir_fd=directory), "rb"))
-            return file.read(MOST_BYTES) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+        with opened_directory(root, parts[:-1]) as directory:
+            file = os.fdopen(os.open(parts[-1], READ, dir_fd=directory), "rb")
     except OSError:
         return None
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    return None
+
+
+def _content(root: int, path: str, most: int) -> bytes | None:
+    """Return what a file holds; None for one that is larger, cannot be read, or is none."""
+    file = _open_file(root, path)
+    if file is None:
+        return None
+    with file:
+        try:
+            data = file.read(most + 1) if os.fstat(file.fileno()).st_size <= most else None
+        except OSError:
+            return None
+    return data if data is not None and len(data) <= most else None
+
+
+def _is_same(one: int, other: int, path: str) -> bool:
+    """Tell whether two files hold the same, without holding either."""
+    with contextlib.ExitStack() as stack:
+        files = [_open_file(root, path) for root in (one, other)]
+        for file in files:
+            stack.callback(file.close if file else int)
+        if None in files:
+            return False
+        pieces = (file.read(CHUNK_BYTES) for file in itertools.cycle(filter(None, files)))
+        for piece, its_other in zip(pieces, pieces):  # noqa: B905 - the same iterator twice
+            if piece != its_other or not piece:
+                return piece == its_other
+    return False
 
 
 def _link(root: int, path: str) -> str:
     parts = PurePosixPath(path).parts
     with opened_directory(root, parts[:-1]) as directory:
         return os.readlink(parts[-1], dir_fd=directory)
-
-
-def _made(root: int, lower: int, path: str, status: os.stat_result) -> Change | None:
-    """Return the change that an entry stands for; None for one that is as it was, or nothing to keep."""
-    before = _identity(lower, path)
-    mode = stat.S_IMODE(status.st_mode) & 0o777
-    if stat.S_ISDIR(status.st_mode):
-        return (
-            None if before is not None and before[0] == stat.S_IFDIR else Change(path, "directory", mode, before=before)
-        )
-    if stat.S_ISLNK(status.st_mode):
-        target = _link(root, path)
-        with contextlib.suppress(OSError):
-            if before is not None and stat.S_ISLNK(before[0]) and _link(lower, path) == target:
-                return None
-        return Change(path, "link", 0o777, target=target, before=before)
-    if not stat.S_ISREG(status.st_mode):
-        return None
-    new, old = _content(root, path) or b"", _content(lower, path) if before is not None else None
-    if before is not None and new == old and stat.S_IMODE(before[0]) == mode:
-        return None
-    return Change(path, "file", mode, new, before=before, old_content=old)
-
-
-def _removed(lower: int, path: str) -> Iterator[Change]:
-    """Yield the removal of whatever is at a path, what is in it first."""
-    status = _status(lower, path)
-    if status is None:
-        return
-    if stat.S_ISDIR(status.st_mode):
-        with contextlib.suppress(OSError), opened_directory(lower, PurePosixPath(path).parts) as directory:
-            for below, _ in reversed(list(walk(directory, f"{path}/"))):
-                yield Change(below, "deleted", before=_identity(lower, below), old_content=_content(lower, below))
-    yield Change(path, "deleted", before=_identity(lower, path), old_content=_content(lower, path))
 
 
 def _is_opaque(root: int, path: str) -> bool:
@@ -225,56 +259,145 @@ def _is_opaque(root: int, path: str) -> bool:
         return False
 
 
-def read_overlay(upper: int, original: str) -> ChangeSet:
+def _is_kept(status: os.stat_result) -> bool:
+    """Tell whether something is more than a pipe, a socket or a device."""
+    return any(is_kind(status.st_mode) for is_kind in (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK))
+
+
+class _Reader:
+    """Compares what a run has left with what was there. Nothing of the run is alive, and what it left is ours.
+
+    Holds no more than ``most_bytes`` of what is new, as much of what was, and ``MOST_ENTRIES`` changes.
+    """
+
+    def __init__(self, upper: int, lower: int, most_bytes: int) -> None:
+        self.upper, self.lower = upper, lower
+        self.found: list[Change] = []
+        self.is_complete = True
+        self._room = self._room_for_old = most_bytes
+
+    def walk(self, root: int) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield what is below one of both."""
+        walk = Walk(root, make_readable=root == self.upper)
+        for number, entry in enumerate(walk):
+            if number >= MOST_ENTRIES or len(self.found) >= MOST_ENTRIES:
+                self.is_complete = False
+                return
+            yield entry
+        self.is_complete &= walk.is_complete
+
+    def _old(self, path: str) -> bytes | None:
+        content = _content(self.lower, path, min(MOST_OLD_BYTES, self._room_for_old))
+        self._room_for_old -= len(content or b"")
+        return content
+
+    def remove(self, path: str) -> None:
+        """Note the removal of whatever is at a path, what is in it first."""
+        status = _status(self.lower, path)
+        if status is None:
+            return
+        if stat.S_ISDIR(status.st_mode):
+            self.remove_below(path)
+        self.remove_alone(path, status)
+
+    def remove_alone(self, path: str, status: os.stat_result) -> None:
+        """Note the removal of a file, a link or a directory that is empty by then."""
+        old = self._old(path) if stat.S_ISREG(status.st_mode) else None
+        self.found.append(Change(path, "deleted", before=_identity(self.lower, path), old_content=old))
+
+    def remove_below(self, path: str, *, unless: int | None = None) -> None:
+        """Note the removal of what is in a directory; ``unless`` there is something of that name below this one."""
+        with contextlib.suppress(OSError), opened_directory(self.lower, PurePosixPath(path).parts) as directory:
+            walk = Walk(directory, f"{path}/")
+            below = list(itertools.islice(walk, MOST_ENTRIES))
+            self.is_complete &= walk.is_complete and len(below) < MOST_ENTRIES
+            for name, status in reversed(below):
+                if unless is None or _status(unless, name) is None:
+                    self.remove_alone(name, status)
+
+    def make(self, path: str, status: os.stat_result) -> None:
+        """Note what an entry stands for, unless it is as it was, or nothing to keep."""
+        before = _identity(self.lower, path)
+        is_directory = stat.S_ISDIR(status.st_mode)
+        if is_directory and before is not None and before[0] == stat.S_IFDIR:
+            return
+        if not _is_kept(status):
+            return
+        if before is not None and (before[0] == stat.S_IFDIR) != is_directory:
+            self.remove(path)
+            before = None
+        if is_directory:
+            self.found.append(Change(path, "directory", 0o755))
+        elif stat.S_ISLNK(status.st_mode):
+            self._make_link(path, before)
+        else:
+            self._make_file(path, status, before)
+
+    def _make_link(self, path: str, before: tuple[int, ...] | None) -> None:
+        target = _link(self.upper, path)
+        with contextlib.suppress(OSError):
+            if before is not None and stat.S_ISLNK(before[0]) and _link(self.lower, path) == target:
+                return
+        self.found.append(Change(path, "link", 0o777, target=target, before=before))
+
+    def _make_file(self, path: str, status: os.stat_result, before: tuple[int, ...] | None) -> None:
+        mode = stat.S_IMODE(status.st_mode) & 0o777
+        is_alike = before is not None and stat.S_ISREG(before[0]) and before[1:2] == (status.st_size,)
+        if before and is_alike and stat.S_IMODE(before[0]) == mode and _is_same(self.upper, self.lower, path):
+            return
+        content = _content(self.upper, path, self._room)
+        if content is None:
+            self.is_complete = False
+            return
+        self._room -= len(content)
+        old = self._old(path) if before is not None else None
+        self.found.append(Change(path, "file", mode, content, before=before, old_content=old))
+
+
+def read_overlay(upper: int, original: str, most_bytes: int) -> ChangeSet:
     """Return what the upper half of an overlay says. Source: https://docs.kernel.org/filesystems/overlayfs.html."""
-    found: list[Change] = []
     lower = os.open(original, DIRECTORY)
     try:
-        for path, status in walk(upper):
+        reader = _Reader(upper, lower, most_bytes)
+        for path, status in reader.walk(upper):
             if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:  # type: ignore[attr-defined,unused-ignore]
-                found += _removed(lower, path)
+                reader.remove(path)
                 continue
             if stat.S_ISDIR(status.st_mode) and _is_opaque(upper, path):
-                found += _gone_below(upper, lower, path)
-            change = _made(upper, lower, path, status)
-            if change is not None:
-                if change.before is not None and change.before[0] == stat.S_IFDIR and change.kind != "directory":
-                    found += _removed(lower, path)
-                    change = msgspec.structs.replace(change, before=None)
-                found.append(change)
+                reader.remove_below(path, unless=upper)
+            reader.make(path, status)
     finally:
         os.close(lower)
-    return ChangeSet(tuple(found), "overlay")
+    return ChangeSet(tuple(reader.found), "overlay", reader.is_complete)
 
 
-def _gone_below(upper: int, lower: int, path: str) -> Iterator[Change]:
-    """What of a directory that was made anew is not in it any more."""
-    with contextlib.suppress(OSError), opened_directory(lower, PurePosixPath(path).parts) as directory:
-        for below, status in reversed(list(walk(directory, f"{path}/"))):
-            if _status(upper, below) is None:
-                old = None if stat.S_ISDIR(status.st_mode) else _content(lower, below)
-                yield Change(below, "deleted", before=_identity(lower, below), old_content=old)
-
-
-def read_copy(copy: int, original: str) -> ChangeSet:
+def read_copy(copy: int, original: str, most_bytes: int) -> ChangeSet:
     """Return how a copy of a directory differs from it."""
-    found: list[Change] = []
     lower = os.open(original, DIRECTORY)
     try:
-        there = dict(walk(copy))
-        gone = [path for path, _ in walk(lower) if path not in there]
-        found += [
-            Change(path, "deleted", before=_identity(lower, path), old_content=_content(lower, path))
-            for path in reversed(gone)
-        ]
-        made = (_made(copy, lower, path, status) for path, status in there.items())
-        found += [change for change in made if change is not None]
+        reader = _Reader(copy, lower, most_bytes)
+        there = dict(reader.walk(copy))
+        gone = [(path, status) for path, status in reader.walk(lower) if path not in there and _is_kept(status)]
+        leaves = {path for path, status in there.items() if not stat.S_ISDIR(status.st_mode)}
+        for path, status in reversed(gone):
+            if leaves.isdisjoint(map(str, PurePosixPath(path).parents)):  # else it goes with what it was in
+                reader.remove_alone(path, status)
+        for path, status in there.items():
+            reader.make(path, status)
     finally:
         os.close(lower)
-    return ChangeSet(tuple(found), "copy")
+    return ChangeSet(tuple(reader.found), "copy", reader.is_complete)
 
 
 # ---- carrying out ----
+
+
+def _is_emptied(root: int, change: Change, gone: set[str]) -> bool:
+    """Tell whether all that is in a directory that is to be removed is removed as well."""
+    if change.before is None or change.before[0] != stat.S_IFDIR:
+        return True
+    with opened_directory(root, PurePosixPath(change.path).parts) as directory:
+        return all(f"{change.path}/{name}" in gone for name in os.listdir(directory))
 
 
 def _carry_out(root: int, change: Change) -> None:

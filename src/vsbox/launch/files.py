@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -23,9 +24,8 @@ from vsbox.plan.project import is_protected_name
 DIRECTORY: Final = (
     os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 )
-MOST_FILES: Final = 200_000
-Snapshot = Mapping[str, tuple[int, ...]]
-"""Path -> what tells a change: type, size, times, inode."""
+MOST_ENTRIES: Final = 200_000
+MOST_DEPTH: Final = 128
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -34,6 +34,8 @@ class Changes(msgspec.Struct, frozen=True):
     created: tuple[str, ...] = ()
     modified: tuple[str, ...] = ()
     deleted: tuple[str, ...] = ()
+    is_complete: bool = True
+    """Whether all of the directory was looked at; else there may be more of each, and ``deleted`` may be there."""
 
     @property
     def protected(self) -> tuple[str, ...]:
@@ -44,6 +46,11 @@ class Changes(msgspec.Struct, frozen=True):
     def __bool__(self) -> bool:
         """Tell whether anything changed."""
         return bool(self.created or self.modified or self.deleted)
+
+
+def text_of(name: str) -> str:
+    """Return a name as text that every encoder takes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def check_name(name: str) -> PurePosixPath:
@@ -119,42 +126,146 @@ def get_file(root: int, name: str, most_bytes: int) -> bytes:
         return file.read(most_bytes)
 
 
-def walk(root: int, prefix: str = "") -> Iterator[tuple[str, os.stat_result]]:
-    """Yield every entry below a directory, links as links: its path, relative, and its status."""
-    try:
-        names = sorted(os.listdir(root))
-    except OSError:
-        return
-    for name in names:
+class Walk:
+    """Every entry below a directory, links as links: its path, relative, and its status, parents before children.
+
+    ``is_complete`` says afterwards whether all could be seen. Security: code inside made the tree. It goes down
+    ``MOST_DEPTH`` directories, each of which takes a descriptor while it is in there, and no further.
+    ``make_readable``: a tree of ours that nobody uses any more; what the mode of a directory or file hides is opened.
+    """
+
+    def __init__(self, root: int, prefix: str = "", *, make_readable: bool = False) -> None:
+        self.is_complete = True
+        self._root, self._prefix, self._opens = root, prefix, make_readable
+
+    def __iter__(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Look anew."""
+        levels: list[tuple[int, str, list[str]]] = []
         try:
-            status = os.lstat(name, dir_fd=root)
+            self._enter(levels, os.dup(self._root), self._prefix)
+            while levels:
+                directory, prefix, names = levels[-1]
+                if not names:
+                    os.close(levels.pop()[0])
+                    continue
+                name = names.pop()
+                try:
+                    status = os.lstat(name, dir_fd=directory)
+                except OSError:
+                    self.is_complete = False
+                    continue
+                path = f"{prefix}{name}"
+                if self._opens and stat.S_ISREG(status.st_mode) and not status.st_mode & stat.S_IRUSR:
+                    _change_mode(name, status, 0o400, directory)
+                yield path, status
+                if stat.S_ISDIR(status.st_mode):
+                    self._go_down(levels, name, f"{path}/", status)
+        finally:
+            for directory, _, _ in levels:
+                os.close(directory)
+
+    def _go_down(
+        self, levels: list[tuple[int, str, list[str]]], name: str, prefix: str, status: os.stat_result
+    ) -> None:
+        above = levels[-1][0]
+        if self._opens and status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+            _change_mode(name, status, 0o700, above)
+        try:
+            if len(levels) >= MOST_DEPTH:
+                raise OSError(errno.ENAMETOOLONG, "too deep", prefix)
+            inner = os.open(name, DIRECTORY, dir_fd=above)
         except OSError:
-            continue
-        path = f"{prefix}{name}"
-        yield path, status
-        if stat.S_ISDIR(status.st_mode):
-            try:
-                inner = os.open(name, DIRECTORY, dir_fd=root)
-            except OSError:
-                continue
-            try:
-                yield from walk(inner, f"{path}/")
-            finally:
-                os.close(inner)
+            self.is_complete = False
+        else:
+            self._enter(levels, inner, prefix)
+
+    def _enter(self, levels: list[tuple[int, str, list[str]]], directory: int, prefix: str) -> None:
+        levels.append((directory, prefix, []))
+        try:
+            if self._opens:
+                os.fchmod(directory, stat.S_IMODE(os.fstat(directory).st_mode) | 0o700)  # type: ignore[attr-defined,unused-ignore]
+            levels[-1][2].extend(sorted(os.listdir(directory), reverse=True))
+        except OSError:
+            self.is_complete = False
+
+
+def _change_mode(name: str, status: os.stat_result, more: int, directory: int) -> None:
+    """Open what is no link, in a tree that nobody uses any more."""
+    with contextlib.suppress(OSError):
+        os.chmod(name, stat.S_IMODE(status.st_mode) | more, dir_fd=directory)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory of ours that code inside has filled, whatever its modes and depth; nobody uses it any more.
+
+    A directory is moved to the top before it is looked into, so that depth costs nothing. What cannot be removed stays,
+    without an error.
+    """
+    with contextlib.suppress(OSError):
+        os.chmod(path, 0o700)
+        root = os.open(path, DIRECTORY)
+        try:
+            waiting = os.listdir(root)
+            while waiting:
+                waiting += _take_apart(root, waiting.pop())
+        finally:
+            os.close(root)
+        os.rmdir(path)
+
+
+def _take_apart(root: int, name: str) -> list[str]:
+    """Remove what is at the top of a tree; return the directories that were below it, and are at the top now."""
+    moved: list[str] = []
+    with contextlib.suppress(OSError):
+        if _is_removed(name, root):
+            return moved
+        os.chmod(name, 0o700, dir_fd=root)
+        with opened_directory(root, (name,)) as inner:
+            for below in os.listdir(inner):
+                if not _is_removed(below, inner):
+                    os.chmod(below, 0o700, dir_fd=inner)  # to move a directory is to write into it
+                    new = secrets.token_hex(16)
+                    os.rename(below, new, src_dir_fd=inner, dst_dir_fd=root)
+                    moved.append(new)
+        os.rmdir(name, dir_fd=root)
+    return moved
+
+
+def _is_removed(name: str, directory: int) -> bool:
+    """Remove a file, a link or an empty directory; false for a directory that holds something."""
+    try:
+        if stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
+            os.rmdir(name, dir_fd=directory)
+        else:
+            os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _mark(status: os.stat_result) -> tuple[int, ...]:
     return status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def snapshot(root: int) -> dict[str, tuple[int, ...]]:
+class Snapshot(dict[str, "tuple[int, ...]"]):
+    """Path -> what tells a change: type, size, times, inode. ``is_complete``: nothing was left out."""
+
+    is_complete = True
+
+
+def snapshot(root: int) -> Snapshot:
     """Return the files below a directory, so that a later look tells what has changed."""
-    found: dict[str, tuple[int, ...]] = {}
-    for path, status in walk(root):
-        if len(found) >= MOST_FILES:
-            break
+    found = Snapshot()
+    walk = Walk(root)
+    for number, (path, status) in enumerate(walk):
+        if number >= MOST_ENTRIES:
+            found.is_complete = False
+            return found
         if not stat.S_ISDIR(status.st_mode):
             found[path] = _mark(status)
+    found.is_complete = walk.is_complete
     return found
 
 
@@ -162,8 +273,9 @@ def compare(before: Snapshot, after: Snapshot, *, without: frozenset[str] = froz
     """Return what changed between two looks; ``without``: paths that do not count."""
 
     def names(paths: set[str]) -> tuple[str, ...]:
-        return tuple(sorted(os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths - without))
+        return tuple(sorted(map(text_of, paths - without)))
 
     common = before.keys() & after.keys()
     changed = {path for path in common if before[path] != after[path]}
-    return Changes(names(set(after) - set(before)), names(changed), names(set(before) - set(after)))
+    is_complete = before.is_complete and after.is_complete
+    return Changes(names(set(after) - set(before)), names(changed), names(set(before) - set(after)), is_complete)

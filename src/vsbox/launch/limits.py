@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -67,6 +69,8 @@ WATCHED: Final = ("cpu_seconds", "idle_seconds")
 EXACT_BY_GROUP: Final = {"memory_bytes": "memory", "processes": "pids"}
 """Limits that a control group makes exact, and by which controller."""
 TICKS: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+BYTES_OF_ENTRY: Final = 4096
+SECONDS_OF_LOOK: Final = 0.03
 PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -108,14 +112,23 @@ def _exact_memory(pids: list[int]) -> int:
     """Return memory of which each page counts once. Source: proc_pid_smaps(5), ``smaps_rollup``."""
     total = 0
     for pid in pids:
-        fields = dict(
-            line.split(b":")[:2] for line in _read(f"/proc/{pid}/smaps_rollup").splitlines()[1:] if b":" in line
-        )
+        fields = _fields(f"/proc/{pid}/smaps_rollup")
         if b"Pss_Anon" not in fields:
-            total += _resident(pid)
+            total += _used_memory(pid)
         else:
-            total += sum(int(fields[key].split()[0]) << 10 for key in (b"Pss_Anon", b"Pss_Shmem") if key in fields)
+            total += sum(fields.get(key, 0) for key in (b"Pss_Anon", b"Pss_Shmem", b"SwapPss"))
+            total += _fields(f"/proc/{pid}/status").get(b"VmPTE", 0)
     return total
+
+
+def _fields(path: str) -> dict[bytes, int]:
+    """Return the lines ``Name: NUMBER kB`` of a file of proc, in bytes."""
+    found = {}
+    for line in _read(path).splitlines():
+        name, _, value = line.partition(b":")
+        if value.endswith(b" kB"):
+            found[name] = int(value[:-3]) << 10
+    return found
 
 
 def _resident(pid: int) -> int:
@@ -124,47 +137,114 @@ def _resident(pid: int) -> int:
     return (int(words[1]) - int(words[2])) * PAGE if len(words) > 2 else 0
 
 
-class Meter:
-    """Looks at the processes below a launcher; what the launcher and its init use counts for nothing."""
+def _used_memory(pid: int) -> int:
+    """Return the same with what is shared, swapped out, or holds page tables. Source: proc_pid_status(5)."""
+    fields = _fields(f"/proc/{pid}/status")
+    return sum(fields.get(key, 0) for key in (b"RssAnon", b"RssShmem", b"VmSwap", b"VmPTE"))
 
-    def __init__(self, launcher: int) -> None:
+
+def _memory_files(pids: list[int]) -> int:
+    """Return what files of memfd_create(2) hold that are open, whether they are mapped or not."""
+    sizes: dict[tuple[int, int], int] = {}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                path = f"/proc/{pid}/fd/{name}"
+                with contextlib.suppress(OSError):
+                    if os.readlink(path).startswith("/memfd:"):
+                        status = os.stat(path)
+                        sizes[status.st_dev, status.st_ino] = status.st_blocks * 512  # type: ignore[attr-defined,unused-ignore]
+    return sum(sizes.values())
+
+
+def _whole_memory(pids: list[int], limit: int) -> int:
+    """Return what processes use; of a memory file what is mapped counts once where that decides."""
+    memory = sum(map(_used_memory, pids))
+    if memory > limit:
+        memory = _exact_memory(pids)
+    files = _memory_files(pids)
+    if memory + files <= limit:
+        return memory + files
+    mapped = sum(_fields(f"/proc/{pid}/status").get(b"RssShmem", 0) for pid in pids)
+    return max(memory, memory + files - mapped)
+
+
+class Meter:
+    """Looks at the processes below a launcher; what the launcher and its init use counts for nothing.
+
+    ``witnesses``: processes of the launcher's own that are children of init.
+    """
+
+    def __init__(self, launcher: int, *, witnesses: int = 0) -> None:
         self._launcher = launcher
+        self._witnesses = witnesses
+        self._own: dict[tuple[int, bytes], int] = {}
+        self._ended = 0
 
     def payload(self) -> list[int]:
         """Return the processes of the payload: below init, which is the launcher's child."""
         return [pid for init in _children(self._launcher) for pid in descendants(init)]
 
     def sample(self, memory_limit: int | None = None) -> Sample:
-        """Look once. ``memory_limit``: shared pages are told apart only where it seems to be passed."""
-        cpu, tasks = 0.0, 0
+        """Look once. ``memory_limit``: what is shared is counted as well, and once where that decides."""
+        ticks, tasks = 0, 0
         pids = []
+        own: dict[tuple[int, bytes], int] = {}
         inits = _children(self._launcher)
-        for pid in (*inits, *(found := [pid for init in inits for pid in descendants(init)])):
+        for pid in (*inits, *(pid for init in inits for pid in descendants(init))):
             fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-            if len(fields) < 18:
+            if len(fields) < 20:
                 continue
             if pid in inits:  # of those that it waited for
-                cpu += sum(map(int, fields[13:15])) / TICKS
+                ticks += sum(map(int, fields[13:15]))
                 continue
-            cpu += sum(map(int, fields[11:15])) / TICKS
+            ticks += sum(map(int, fields[11:15]))
+            own[pid, fields[19]] = sum(map(int, fields[11:13]))
             tasks += int(fields[17])
             pids.append(pid)
-        del found
-        memory = sum(map(_resident, pids))
-        if memory_limit is not None and memory > memory_limit:
-            memory = _exact_memory(pids)
-        return Sample(cpu, memory, tasks)
+        memory = sum(map(_resident, pids)) if memory_limit is None else _whole_memory(pids, memory_limit)
+        return Sample(max(ticks, self._seen(own)) / TICKS, memory, max(tasks - self._witnesses, 0))
+
+    def _seen(self, own: dict[tuple[int, bytes], int]) -> int:
+        """Return the time of all that were ever seen. Nobody counts that of one whose parent ignores SIGCHLD."""
+        self._ended += sum(ticks for process, ticks in self._own.items() if process not in own)
+        self._own = own
+        return self._ended + sum(own.values())
 
 
-def used_bytes(directory: Path, most: int) -> int:
-    """Return what the files below a directory take up, links not followed; stops counting above ``most``."""
+def count_bytes(directory: Path, *, to_copy: bool = False) -> Iterator[int]:
+    """Yield what was counted so far of the bytes that all below a directory takes up, links not followed.
+
+    What is empty takes up something as well (``BYTES_OF_ENTRY``), since there are only so many inodes. ``to_copy``:
+    what a copy would, in which holes are filled.
+    """
     total = 0
     waiting = [str(directory)]
-    while waiting and total <= most:
+    while waiting:
         with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512  # type: ignore[attr-defined,unused-ignore]
+                    status = entry.stat(follow_symlinks=False)
+                    blocks = status.st_blocks * 512  # type: ignore[attr-defined,unused-ignore]
+                    total += max(blocks, status.st_size if to_copy else 0, BYTES_OF_ENTRY)
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
-    return total
+                yield total
+
+
+class DiskMeter:
+    """Counts what a directory of the host holds, a little at each look: code inside may make more than one can see."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._counting = count_bytes(directory)
+        self._so_far, self._complete = 0, 0
+
+    def look(self) -> int:
+        """Return what it was when all of it had been counted, or what has been counted since, if that is more."""
+        latest = time.monotonic() + SECONDS_OF_LOOK
+        for self._so_far in self._counting:  # noqa: B020 - it goes on where it was
+            if time.monotonic() > latest:
+                return max(self._complete, self._so_far)
+        self._complete, self._so_far, self._counting = self._so_far, 0, count_bytes(self._directory)
+        return self._complete

@@ -73,6 +73,7 @@ class Command:
     """What is started: the encoded plan (a descriptor), arguments, variables, input; ``kept``: a descriptor for it.
 
     ``foreground``: it stays in the caller's process group, so the terminal's signals reach it as they do the caller.
+    ``witnesses``: processes of the launcher's beside the payload.
     """
 
     plan: int
@@ -81,6 +82,7 @@ class Command:
     stdin: bytes | int = b""
     kept: int = -1
     foreground: bool = False
+    witnesses: int = 0
 
 
 class Running:
@@ -148,7 +150,7 @@ class Running:
         for descriptor in theirs_now:
             self._pipes.remove(descriptor)
             os.close(descriptor)
-        self._meter = Meter(self._process.pid)
+        self._meter = Meter(self._process.pid, witnesses=command.witnesses)
         for descriptor, output in read.items():
             self.watch(descriptor, partial(self._read, descriptor, output))
         self._streams = read
@@ -357,7 +359,7 @@ class Running:
 
     def _look(self) -> None:
         limits = self.limits
-        self._sample = sample = self._meter.sample(limits.memory_bytes)
+        self._sample = sample = self._meter.sample(None if "memory" in self.group.controllers else limits.memory_bytes)
         self._peak_memory = max(self._peak_memory, sample.memory_bytes)
         self._most_tasks = max(self._most_tasks, sample.tasks)
         if limits.processes is not None and sample.tasks > limits.processes:
@@ -414,7 +416,7 @@ class Running:
             if done:
                 self._process.returncode = os.waitstatus_to_exitcode(status)
                 break
-            if self._cause is not None and time.monotonic() > latest:
+            if time.monotonic() > latest:
                 os.kill(self._process.pid, 9)
                 latest += SECONDS_TO_END
             time.sleep(pause)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import enum
 import signal
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from vsbox.errors import RunError
 from vsbox.launch.changes import ChangeSet
-from vsbox.launch.files import Changes
+from vsbox.launch.files import Changes, text_of
 from vsbox.plan.receipt import Receipt
 
 
@@ -115,7 +115,17 @@ class Result(msgspec.Struct, frozen=True):
 
     def to_json(self) -> bytes:
         """Return it as JSON; output as text, and as Base64 under ``stdout_bytes`` and ``stderr_bytes``."""
-        return msgspec.json.encode({"stdout": self.stdout, "stderr": self.stderr, **msgspec.to_builtins(self)})
+        fields = _as_text(msgspec.to_builtins(self))
+        return msgspec.json.encode({"stdout": self.stdout, "stderr": self.stderr, **fields})
+
+
+def _as_text(value: Any) -> Any:
+    """Return a value whose names can be encoded: those of files may be any bytes."""
+    if isinstance(value, str):
+        return text_of(value)
+    if isinstance(value, dict):
+        return {key: _as_text(item) for key, item in value.items()}
+    return [_as_text(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 SENTENCES: Final = {

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -33,6 +33,11 @@ WORKER: Final = Path(__file__).with_name("worker.py")
 KEPT_INSIDE: Final = 4
 """``native/cell.c``, FD_KEPT."""
 MOST_ANSWER_BYTES: Final = 512 << 20
+MOST_TEXT: Final = 1 << 16
+MOST_DATA: Final = 8 << 20
+MOST_BASE64: Final = MOST_DATA // 3 * 4 + 4
+MOST_ARTIFACTS: Final = 32
+"""What ``worker.py`` keeps to; code inside is asked to no more than it is trusted."""
 SECONDS_TO_START: Final = 60.0
 SECONDS_TO_INTERRUPT: Final = 1.0
 """For code to end after KeyboardInterrupt; a session whose code does not is ended."""
@@ -62,7 +67,10 @@ class Value(msgspec.Struct, frozen=True):
         """
         if self.json is None:
             raise ValueError(f"a {self.type} is no plain data: see its text")
-        return json.loads(self.json)
+        try:
+            return json.loads(self.json)
+        except RecursionError:
+            raise ValueError(f"a {self.type} is nested too deeply: see its text") from None
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -91,9 +99,19 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class _Artifact(msgspec.Struct):
-    name: str
-    media: str
-    data: str
+    name: Annotated[str, msgspec.Meta(max_length=200)]
+    media: Literal["text/html", "image/png", "image/svg+xml"]
+    data: Annotated[str, msgspec.Meta(max_length=MOST_BASE64)]
+
+
+def _decoded(artifact: _Artifact) -> Artifact:
+    return Artifact(artifact.name, artifact.media, base64.b64decode(artifact.data, validate=True))
+
+
+class _Value(msgspec.Struct):
+    type: Annotated[str, msgspec.Meta(max_length=MOST_TEXT)]
+    text: Annotated[str, msgspec.Meta(max_length=MOST_TEXT)]
+    json: Annotated[str, msgspec.Meta(max_length=MOST_DATA)] | None = None
 
 
 class _Answer(msgspec.Struct):
@@ -101,10 +119,10 @@ class _Answer(msgspec.Struct):
 
     id: int
     kind: Literal["value", "error", "exit", "interrupted"]
-    value: Value | None = None
-    artifacts: list[_Artifact] = []
-    type: str = ""
-    text: str = ""
+    value: _Value | None = None
+    artifacts: Annotated[list[_Artifact], msgspec.Meta(max_length=MOST_ARTIFACTS)] = []
+    type: Annotated[str, msgspec.Meta(max_length=MOST_TEXT)] = ""
+    text: Annotated[str, msgspec.Meta(max_length=MOST_TEXT)] = ""
     status: int = 0
 
 
@@ -290,14 +308,15 @@ class Sandbox:
         self._send(running, code)
         deadline = None if timeout is None else started + timeout
 
-        def is_answered() -> bool:
-            return self._answer is not None or running.has_ended
+        def is_answered() -> bool:  # one that says it exits has still to do that
+            return running.has_ended or (self._answer is not None and self._answer.kind != "exit")
 
         in_time = running.pump(is_answered, deadline)
         hit = None if in_time or timeout is None else LimitHit("timeout", timeout, time.monotonic() - started)
         if hit is not None:
             running.interrupt()
             if not running.pump(is_answered, time.monotonic() + SECONDS_TO_INTERRUPT):
+                self._answer = None
                 running.end(Outcome.TIMEOUT, hit)
         running.read_all()
         reply = self._reply(running, hit)
@@ -313,19 +332,20 @@ class Sandbox:
 
     def _reply(self, running: Running, hit: LimitHit | None) -> Reply:
         answer, self._answer = self._answer, None
-        if answer is None or answer.kind == "exit":
+        if answer is None or answer.kind == "exit" or running.has_ended:
             end = running.reap()
             if hit is not None and end.limit is None:
                 return Reply(Outcome.TIMEOUT, "", "", limit=hit, alive=False)
-            error = None if end.limit else "SystemExit" if answer else running_end(end.returncode)
+            is_exit = answer is not None and answer.kind == "exit"
+            error = None if end.limit else "SystemExit" if is_exit else running_end(end.returncode)
             return Reply(end.outcome, "", "", error=error, limit=end.limit, alive=False)
         if answer.kind == "interrupted":
             outcome = Outcome.TIMEOUT if hit else Outcome.CANCELLED
             return Reply(outcome, "", "", error="KeyboardInterrupt", limit=hit)
-        found = tuple(Artifact(a.name, a.media, base64.b64decode(a.data, validate=True)) for a in answer.artifacts)
         if answer.kind == "error":
             return Reply(Outcome.EXITED, "", "", error=answer.type, traceback=answer.text, limit=hit)
-        return Reply(Outcome.EXITED, "", "", value=answer.value, artifacts=found)
+        value = None if answer.value is None else Value(answer.value.type, answer.value.text, answer.value.json)
+        return Reply(Outcome.EXITED, "", "", value=value, artifacts=tuple(map(_decoded, answer.artifacts)))
 
     def _send(self, running: Running, code: str) -> None:
         self._number += 1
@@ -372,7 +392,9 @@ class Sandbox:
     def _take(self, running: Running, packet: bytes) -> None:
         try:
             answer = msgspec.json.decode(packet, type=_Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            for artifact in answer.artifacts:
+                _decoded(artifact)
+        except (msgspec.DecodeError, ValueError, RecursionError):
             running.end(Outcome.CANCELLED, LimitHit("answer", 0, len(packet)))
             return
         if answer.id == self._number:
@@ -430,9 +452,12 @@ class AsyncSandbox:
 
     async def open(self) -> None:
         """Start; ``async with`` does it."""
+        opening = asyncio.ensure_future(self._do(self._sandbox.open))
         try:
-            await self._do(self._sandbox.open)
+            await asyncio.shield(opening)
         except BaseException:
+            await asyncio.wait({opening})  # it is not to be interrupted: what it has made is closed
+            await asyncio.shield(self._do(self._sandbox.close))
             self._threads.shutdown(wait=False)
             raise
 

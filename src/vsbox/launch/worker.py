@@ -20,7 +20,7 @@ MOST_ARTIFACT_BYTES = 8 << 20
 
 def shown(value):
     """Return what is told of a value: its type, its text, and itself if JSON can hold it."""
-    told = {"type": type(value).__name__}
+    told = {"type": type(value).__name__[:MOST_TEXT]}
     try:
         text = repr(value)
     except Exception as error:
@@ -82,7 +82,7 @@ def perform(code, name, space):
     except BaseException as error:
         frames = error.__traceback__.tb_next if error.__traceback__ else None
         text = "".join(traceback.format_exception(type(error), error, frames))
-        return {"kind": "error", "type": type(error).__name__, "text": text[-MOST_TEXT:]}
+        return {"kind": "error", "type": type(error).__name__[:MOST_TEXT], "text": text[-MOST_TEXT:]}
     found = []
     for label, media, data in artifacts(value):
         if len(found) < MOST_ARTIFACTS and len(data) <= MOST_ARTIFACT_BYTES:

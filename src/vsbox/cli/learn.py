@@ -127,7 +127,7 @@ def _print_diff(before: Policy, after: Policy) -> None:
     from vsbox.policy.document import render
 
     old, new = (list(map(printable, render(policy).decode().split("\n"))) for policy in (before, after))
-    name = os.path.basename("sandbox.json")  # noqa: PTH119
+    name = "sandbox.json"
     colors = {"+": "green", "-": "red", "@": "cyan"}
     lines = list(difflib.unified_diff(old, new, name, f"{name} (proposed)", lineterm=""))
     for line in lines:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, Final, Literal
 
 from vsbox.errors import UsageError
@@ -178,13 +179,20 @@ class _Call:
     backend: str
     allow_degraded: Iterable[str]
 
+    def __post_init__(self) -> None:
+        """Keep what can be looked at once only."""
+        for name in ("read", "write", "writable"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                object.__setattr__(self, name, tuple(value))
+
     def perform(self, note: Callable[[Running], object]) -> Result:
         """Run it. ``note`` is told of the started process, so that another thread can end it."""
         self._check()
         limits = self.limits or Limits()
         contents = self._contents()
         with contextlib.ExitStack() as stack:
-            sinks = [_sink(target, stack) for target in (self.stdout, self.stderr)]
+            sinks = [_sink(target, stack, self._granted()) for target in (self.stdout, self.stderr)]
             prepared = cell.prepare(self._wanted(limits, waits=bool(contents)), self._variables())
             stack.callback(prepared.close)
             directory = self._open_workdir(prepared, stack)
@@ -244,8 +252,16 @@ class _Call:
             elif isinstance(content, (bytes, bytearray, memoryview)):
                 found[name] = bytes(content)
             else:
-                found[name] = Path(content).read_bytes()
+                found[name] = self._read(content)
         return found
+
+    def _read(self, path: str | os.PathLike[str]) -> bytes:
+        """Return what a file of the caller's holds; one that code inside has swapped for something else is refused."""
+        real = cell.resolve(path, self._granted())
+        with os.fdopen(cell.open_resolved(real, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # type: ignore[attr-defined,unused-ignore]
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UsageError(f"cannot use {os.fspath(path)}: it is not a regular file")
+            return file.read()
 
     @property
     def _long_code(self) -> bytes | None:
@@ -262,29 +278,36 @@ class _Call:
             return (python, "-c", self.code)
         return tuple(map(os.fspath, self.code or ()))
 
+    def _granted(self) -> tuple[str, ...]:
+        """Return what code inside may write to, as it is named: no link in there is followed."""
+        listed = () if isinstance(self.writable, str) else tuple(self.writable)
+        workdir = () if self.workdir is None or self.changes == "capture" else (self.workdir,)
+        return tuple(cell.follow(path)[0] for path in (*workdir, *self.write, *listed))
+
     def _wanted(self, limits: Limits, *, waits: bool) -> cell.Wanted:
-        named = None if isinstance(self.writable, str) else {cell.resolve(path) for path in self.writable}
+        resolve = functools.partial(cell.resolve, written=self._granted())
+        named = None if isinstance(self.writable, str) else {resolve(path) for path in self.writable}
         if named is None and self.writable not in {"all", "none"}:
             raise UsageError(f"bad writable {self.writable!r}", hint='"all", "none", or a list of paths')
-        workdir = None if self.workdir is None else cell.resolve(self.workdir)
+        workdir = None if self.workdir is None else resolve(self.workdir)
         if workdir is not None and not os.path.isdir(workdir):
             raise UsageError(f"cannot use {self.workdir} as the working directory: it is not a directory")
         mounts = tuple(
-            (source := cell.resolve(path), target, named is not None and source in named)
+            (source := resolve(path), target, named is not None and source in named)
             for target, path in (self.mounts or {}).items()
         )
         is_writable = self.writable == "all" if named is None else workdir in named
-        script = () if self.script is None else (cell.resolve(self.script),)
+        script = () if self.script is None else (resolve(self.script),)
         return cell.Wanted(
-            packages=None if self.packages is None else os.fspath(self.packages),
+            packages=None if self.packages is None else resolve(self.packages),
             workdir=workdir,
             mount_point=self.mount_point,
             capture=self.changes == "capture",
             workdir_access="write" if is_writable else "read",
             cwd=self.cwd,
             network=self.network,
-            read=(*script, *map(cell.resolve, self.read)),
-            write=tuple(map(cell.resolve, self.write)),
+            read=(*script, *map(resolve, self.read)),
+            write=tuple(map(resolve, self.write)),
             mounts=mounts,
             limits=limits,
             backend=self.backend,
@@ -304,7 +327,7 @@ class _Call:
         path = prepared.host_workdir
         if path is None:
             return None
-        descriptor = os.open(path, trees.DIRECTORY)
+        descriptor = cell.open_resolved(path, trees.DIRECTORY)
         stack.callback(os.close, descriptor)
         return descriptor
 
@@ -332,7 +355,7 @@ class _Call:
         raise UsageError("cannot run code this long without namespaces", hint="give it as script")
 
 
-def _sink(target: Target, stack: contextlib.ExitStack) -> Sink:
+def _sink(target: Target, stack: contextlib.ExitStack, granted: Iterable[str]) -> Sink:
     if target == "capture":
         return None
     if target == "discard":
@@ -340,10 +363,20 @@ def _sink(target: Target, stack: contextlib.ExitStack) -> Sink:
     if callable(target):
         return target
     if isinstance(target, (str, os.PathLike)):
-        return stack.enter_context(open(target, "wb")).write
+        return stack.enter_context(os.fdopen(_create(target, granted), "wb")).write
     if hasattr(target, "write"):
         return target.write
     raise UsageError(f"bad target of output {target!r}", hint='"capture", "discard", a path, a file or a function')
+
+
+def _create(path: str | os.PathLike[str], granted: Iterable[str]) -> int:
+    """Open a file to write to. Code inside may have put a link or a pipe in its place, where it could write before."""
+    real, links = cell.follow(path)
+    cell.refuse_links(path, links, {*cell.WRITTEN, *granted} if links else ())
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK  # type: ignore[attr-defined,unused-ignore]
+    descriptor = cell.open_resolved(real, flags)
+    os.set_blocking(descriptor, True)  # type: ignore[attr-defined,unused-ignore]
+    return descriptor
 
 
 def _forget(data: bytes) -> None:

@@ -163,7 +163,7 @@ def _patch(change: Change) -> str:
     after = "/dev/null" if change.kind == "deleted" else f"b/{name}"
     lines = _difference(old, new, before, after)
     text = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
-    if text or head and change.before is not None:
+    if text or (head and change.before is not None):
         return head + text
     return f"{'removed' if change.kind == 'deleted' else 'new'} {name} (empty, mode {change.mode:o})\n"
 
@@ -342,9 +342,9 @@ class _Reader:
 
     def _make_file(self, path: str, status: os.stat_result, before: tuple[int, ...] | None) -> None:
         mode = stat.S_IMODE(status.st_mode) & 0o777
-        if before is not None and stat.S_ISREG(before[0]) and before[1] == status.st_size:
-            if stat.S_IMODE(before[0]) == mode and _is_same(self.upper, self.lower, path):
-                return
+        looks_same = before is not None and before[:2] == (stat.S_IFREG | mode, status.st_size)
+        if looks_same and _is_same(self.upper, self.lower, path):
+            return
         content = _content(self.upper, path, self._room)
         if content is None:
             self.is_complete = False

@@ -191,8 +191,8 @@ class Meter:
 def count_bytes(directory: Path, *, to_copy: bool = False) -> Iterator[int]:
     """Yield what was counted so far of the bytes that all below a directory takes up, links not followed.
 
-    What is empty takes up something as well (``BYTES_OF_ENTRY``), since there are only so many inodes. ``to_copy``: what
-    a copy would, in which holes are filled.
+    What is empty takes up something as well (``BYTES_OF_ENTRY``), since there are only so many inodes. ``to_copy``:
+    what a copy would, in which holes are filled.
     """
     total = 0
     waiting = [str(directory)]
@@ -209,7 +209,7 @@ def count_bytes(directory: Path, *, to_copy: bool = False) -> Iterator[int]:
 
 
 class DiskMeter:
-    """Counts what a directory of the host holds, a little at each look: code inside may make more than one look can see."""
+    """Counts what a directory of the host holds, a little at each look: code inside may make more than one can see."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

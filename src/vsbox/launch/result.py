@@ -115,7 +115,8 @@ class Result(msgspec.Struct, frozen=True):
 
     def to_json(self) -> bytes:
         """Return it as JSON; output as text, and as Base64 under ``stdout_bytes`` and ``stderr_bytes``."""
-        return msgspec.json.encode({"stdout": self.stdout, "stderr": self.stderr, **_as_text(msgspec.to_builtins(self))})
+        fields = _as_text(msgspec.to_builtins(self))
+        return msgspec.json.encode({"stdout": self.stdout, "stderr": self.stderr, **fields})
 
 
 def _as_text(value: Any) -> Any:

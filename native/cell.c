@@ -75,6 +75,8 @@ void run_cell(int argc, char **argv)
         fail_errno("Linux 5.9 or newer is needed", "cannot close inherited descriptors");
     start.control = FD_CONTROL_OF_CELL;
     start.kept = kept >= 0 ? FD_KEPT : 0;
+    int caller = getppid() > 0 ? sys_pidfd_open(getppid()) : -1; /* 0: it is outside our PID namespace */
+    start.caller = caller > 0 ? caller : 0;
     start.arguments = start.arguments_outside = argv + FIRST_WORD;
     join_groups(argv[5]);
     choose_working_directory(&start);

@@ -180,6 +180,13 @@ static bool take_message(int channel, int signals, struct message *last)
     return true;
 }
 
+/* Init hears of our end as well. */
+static _Noreturn void end_without_caller(int channel)
+{
+    send_message(channel, MESSAGE_KILL, 0, "");
+    _exit(EXIT_OWN_FAILURE);
+}
+
 /* Of a cell: what the program that started us says; its end is ours, and so init's. */
 static void obey(int control, int channel, pid_t init, bool namespaced)
 {
@@ -191,10 +198,8 @@ static void obey(int control, int channel, pid_t init, bool namespaced)
         message = (struct message){.kind = MESSAGE_KILL};
     if (message.kind == MESSAGE_KILL && namespaced) /* the kernel ends all with it; else init has to do that itself */
         kill(init, SIGKILL);
-    if (size <= 0) { /* init hears of our end as well */
-        send_message(channel, MESSAGE_KILL, 0, "");
-        _exit(EXIT_OWN_FAILURE);
-    }
+    if (size <= 0)
+        end_without_caller(channel);
     if (message.kind == MESSAGE_SIGNAL)
         message.value |= (int)((stops & 0xffff) << SIGNAL_BITS);
     send_message(channel, (enum message_kind)message.kind, message.value, "");
@@ -212,10 +217,16 @@ static struct message wait_for_end(const struct start *start, int channel, int s
     struct message last = {0};
     struct pollfd watched[] = {{.fd = channel, .events = POLLIN},
                                {.fd = signals, .events = POLLIN},
-                               {.fd = start->control ? start->control : -1, .events = POLLIN}};
+                               {.fd = start->control ? start->control : -1, .events = POLLIN},
+                               {.fd = start->caller ? start->caller : -1, .events = POLLIN}};
     for (bool open = true; open;) {
-        if (poll(watched, 3, -1) < 0)
+        if (poll(watched, 4, -1) < 0)
             continue;
+        if (watched[3].revents) { /* a child that it has forked may still hold the other end of the socket */
+            if (plan_find(&start->plan, OP_NAMESPACES))
+                kill(init, SIGKILL);
+            end_without_caller(channel);
+        }
         if (watched[2].revents)
             obey(start->control, channel, init, plan_find(&start->plan, OP_NAMESPACES) != NULL);
         if (watched[1].revents)

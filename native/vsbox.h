@@ -173,6 +173,7 @@ struct start {
     bool verify;      /* prove the confinement instead of starting a command */
     bool tidy;        /* settle runs that were killed, and that is all */
     int control;      /* of a cell: a socket to the program that started us; 0: none */
+    int caller;       /* of a cell: a pidfd of that program; 0: none */
     int kept;         /* of a cell: a descriptor that the payload keeps; 0: none */
     struct plan plan;
 };

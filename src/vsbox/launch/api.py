@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -177,13 +179,20 @@ class _Call:
     backend: str
     allow_degraded: Iterable[str]
 
+    def __post_init__(self) -> None:
+        """Keep what can be looked at once only."""
+        for name in ("read", "write", "writable"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                object.__setattr__(self, name, tuple(value))
+
     def perform(self, note: Callable[[Running], object]) -> Result:
         """Run it. ``note`` is told of the started process, so that another thread can end it."""
         self._check()
         limits = self.limits or Limits()
         contents = self._contents()
         with contextlib.ExitStack() as stack:
-            sinks = [_sink(target, stack) for target in (self.stdout, self.stderr)]
+            sinks = [_sink(target, stack, self._granted()) for target in (self.stdout, self.stderr)]
             prepared = cell.prepare(self._wanted(limits, waits=bool(contents)), self._variables())
             stack.callback(prepared.close)
             directory = self._open_workdir(prepared, stack)
@@ -240,7 +249,19 @@ class _Call:
         given = self.files or {}
         for name in given:
             trees.check_name(name)
-        return {name: trees.content_of(content) for name, content in given.items()}
+        return {
+            name: self._read(content) if isinstance(content, os.PathLike) else trees.content_of(content)
+            for name, content in given.items()
+        }
+
+    def _read(self, path: str | os.PathLike[str]) -> bytes:
+        """Return what a file of the caller's holds; one that code inside has swapped for something else is refused."""
+        real = cell.resolve(path, self._granted())
+        with os.fdopen(cell.open_resolved(real, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # type: ignore[attr-defined,unused-ignore]
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UsageError(f"cannot use {os.fspath(path)}: it is not a regular file")
+            data: bytes = file.read()
+            return data
 
     @property
     def _long_code(self) -> bytes | None:
@@ -259,34 +280,42 @@ class _Call:
 
     def _script_inside(self, prepared: cell.Prepared) -> str:
         """Return where the script is seen: in the working directory, if it lies there."""
-        script = cell.resolve(self.script or "")
-        workdir = None if self.workdir is None else cell.resolve(self.workdir)
+        granted = self._granted()
+        script = cell.resolve(self.script or "", granted)
+        workdir = None if self.workdir is None else cell.resolve(self.workdir, granted)
         return f"{prepared.workdir}{script[len(workdir) :]}" if workdir and is_below(script, workdir) else script
 
+    def _granted(self) -> tuple[str, ...]:
+        """Return what code inside may write to, as it is named: no link in there is followed."""
+        listed = () if isinstance(self.writable, str) else tuple(self.writable)
+        workdir = () if self.workdir is None or self.changes == "capture" else (self.workdir,)
+        return tuple(cell.follow(path)[0] for path in (*workdir, *self.write, *listed))
+
     def _wanted(self, limits: Limits, *, waits: bool) -> cell.Wanted:
-        named = None if isinstance(self.writable, str) else {cell.resolve(path) for path in self.writable}
+        resolve = functools.partial(cell.resolve, written=self._granted())
+        named = None if isinstance(self.writable, str) else {resolve(path) for path in self.writable}
         if named is None and self.writable not in {"all", "none"}:
             raise UsageError(f"bad writable {self.writable!r}", hint='"all", "none", or a list of paths')
-        workdir = None if self.workdir is None else cell.resolve(self.workdir)
+        workdir = None if self.workdir is None else resolve(self.workdir)
         if workdir is not None and not os.path.isdir(workdir):
             raise UsageError(f"cannot use {self.workdir} as the working directory: it is not a directory")
         mounts = tuple(
-            (source := cell.resolve(path), target, named is not None and source in named)
+            (source := resolve(path), target, named is not None and source in named)
             for target, path in (self.mounts or {}).items()
         )
         is_writable = self.writable == "all" if named is None else workdir in named
-        scripts = [] if self.script is None else [cell.resolve(self.script)]
+        scripts = [] if self.script is None else [resolve(self.script)]
         scripts = [path for path in scripts if workdir is None or not is_below(path, workdir)]
         return cell.Wanted(
-            packages=None if self.packages is None else os.fspath(self.packages),
+            packages=None if self.packages is None else resolve(self.packages),
             workdir=workdir,
             mount_point=self.mount_point,
             capture=self.changes == "capture",
             workdir_access="write" if is_writable else "read",
             cwd=self.cwd,
             network=self.network,
-            read=(*scripts, *map(cell.resolve, self.read)),
-            write=tuple(map(cell.resolve, self.write)),
+            read=(*scripts, *map(resolve, self.read)),
+            write=tuple(map(resolve, self.write)),
             mounts=mounts,
             limits=limits,
             backend=self.backend,
@@ -306,7 +335,7 @@ class _Call:
         path = prepared.host_workdir
         if path is None:
             return None
-        descriptor = os.open(path, trees.DIRECTORY)
+        descriptor = cell.open_resolved(path, trees.DIRECTORY)
         stack.callback(os.close, descriptor)
         return descriptor
 
@@ -334,7 +363,7 @@ class _Call:
         raise UsageError("cannot run code this long without namespaces", hint="give it as script")
 
 
-def _sink(target: Target, stack: contextlib.ExitStack) -> Sink:
+def _sink(target: Target, stack: contextlib.ExitStack, granted: Iterable[str]) -> Sink:
     if target == "capture":
         return None
     if target == "discard":
@@ -342,10 +371,20 @@ def _sink(target: Target, stack: contextlib.ExitStack) -> Sink:
     if callable(target):
         return target
     if isinstance(target, (str, os.PathLike)):
-        return stack.enter_context(open(target, "wb")).write
+        return stack.enter_context(os.fdopen(_create(target, granted), "wb")).write
     if hasattr(target, "write"):
         return target.write
     raise UsageError(f"bad target of output {target!r}", hint='"capture", "discard", a path, a file or a function')
+
+
+def _create(path: str | os.PathLike[str], granted: Iterable[str]) -> int:
+    """Open a file to write to. Code inside may have put a link or a pipe in its place, where it could write before."""
+    real, links = cell.follow(path)
+    cell.refuse_links(path, links, {*cell.WRITTEN, *granted} if links else ())
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK  # type: ignore[attr-defined,unused-ignore]
+    descriptor = cell.open_resolved(real, flags)
+    os.set_blocking(descriptor, True)  # type: ignore[attr-defined,unused-ignore]
+    return descriptor
 
 
 def _forget(data: bytes) -> None:

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -23,10 +23,10 @@ from typing import Any, Final, Literal
 import msgspec
 
 from vsbox.backends import choose
-from vsbox.errors import CannotEnforceError, UsageError
+from vsbox.errors import CannotEnforceError, PolicyError, UsageError
 from vsbox.host.collect import collect, look_at
 from vsbox.host.facts import HostFacts
-from vsbox.launch.files import DIRECTORY, remove_tree
+from vsbox.launch.files import DIRECTORY, opened_directory, remove_tree
 from vsbox.launch.group import Group, make_group
 from vsbox.launch.limits import EXACT_BY_GROUP, WATCHED, DiskMeter, Limits, count_bytes
 from vsbox.launch.process import Command, Running, Sink
@@ -104,7 +104,7 @@ def find_environment(packages: str | None, tier: Tier) -> Environment:
     """
     if packages is None:
         return _running_environment()
-    root = os.path.realpath(packages)
+    root = resolve(packages)
     noted = Path(root, "sandbox", "interpreter.json")
     if noted.is_file():
         interpreter = msgspec.json.decode(noted.read_bytes(), type=Interpreter)
@@ -137,15 +137,26 @@ def _interpreter(executable: str, trees: Iterable[str], libraries: Iterable[str]
 
 
 def _plain_environment(root: str) -> Environment:
-    """Read where an environment's base is. It is the caller's own, and read-only for code inside."""
+    """Read where an environment's base is.
+
+    Security: the environment may lie where other code could write: nothing is granted for its sake that is no Python.
+
+    Raises:
+        PolicyError: it is not.
+    """
     lines = Path(root, "pyvenv.cfg").read_text(encoding="utf-8", errors="replace").splitlines()
     settings = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
     python = f"{root}/bin/python"
     real = os.path.realpath(python)
-    home = settings.get("home", os.path.dirname(real))
-    return Environment(
-        python, _interpreter(real, {root, os.path.dirname(home), os.path.dirname(os.path.dirname(real))}), root
-    )
+    home = os.path.realpath(settings.get("home", os.path.dirname(real)))
+    bases = {os.path.dirname(home), os.path.dirname(os.path.dirname(real))} - {root, "/", "/usr"}
+    for base in bases:
+        if not any(Path(base).glob("lib*/py*/os.py")):
+            raise PolicyError(
+                f"cannot use the packages of {root}: they are said to run from {base}, which holds no Python",
+                hint="look at bin/python and pyvenv.cfg there: has other code changed them?",
+            )
+    return Environment(python, _interpreter(real, {root, *bases}), root)
 
 
 # ---- what is asked ----
@@ -171,16 +182,87 @@ class Wanted:
     waits: bool = False
 
 
-def resolve(path: str | os.PathLike[str]) -> str:
+MOST_REMEMBERED: Final = 10_000
+MOST_LINKS: Final = 40
+WRITTEN: Final[OrderedDict[str, None]] = OrderedDict()
+"""Directories that code inside could write to since this process started: it may have made links there."""
+
+
+def remember_written(paths: Iterable[str]) -> None:
+    """Note directories as such that code inside may write to."""
+    for path in paths:
+        WRITTEN[path] = None
+    while len(WRITTEN) > MOST_REMEMBERED:
+        WRITTEN.popitem(last=False)
+
+
+def follow(path: str | os.PathLike[str]) -> tuple[str, tuple[str, ...]]:
+    """Return where a path leads at this moment, and the links on the way.
+
+    Raises:
+        UsageError: they lead in a circle.
+    """
+    place, links = "/", []
+    rest = [*reversed(os.path.join(os.getcwd(), os.path.expanduser(os.fspath(path))).split("/"))]
+    while rest:
+        part = rest.pop()
+        if part == "..":
+            place = os.path.dirname(place)
+        if part in {"", ".", ".."}:
+            continue
+        here = os.path.join(place, part)
+        try:
+            target = os.readlink(here)
+        except OSError:
+            place = here
+            continue
+        links.append(here)
+        if len(links) > MOST_LINKS:
+            raise UsageError(f"cannot use {os.fspath(path)}: too many links")
+        place = "/" if target.startswith("/") else place
+        rest += reversed(target.split("/"))
+    return place, tuple(links)
+
+
+def refuse_links(path: str | os.PathLike[str], links: Iterable[str], written: Collection[str]) -> None:
+    """Refuse a path that leads through a link which code inside could have made.
+
+    Raises:
+        PolicyError: there is such a link.
+    """
+    for link in links:
+        if any(str(parent) in written for parent in Path(link).parents):
+            raise PolicyError(
+                f"cannot use {os.fspath(path)}: {link} is a link that code inside could have made",
+                hint="name what it leads to, if that is what you mean",
+            )
+
+
+def resolve(path: str | os.PathLike[str], written: Iterable[str] = ()) -> str:
     """Return where a path that the caller names leads at this moment.
+
+    Security: code inside that may write to a directory may make a link there, and wait for the next run that is given
+    it. So none is followed in what was granted for writing since this process started, or is in ``written``.
 
     Raises:
         UsageError: nothing is there.
+        PolicyError: it leads through a link that code inside could have made.
     """
-    real = os.path.realpath(os.path.expanduser(os.fspath(path)))
+    real, links = follow(path)
     if not os.path.exists(real):
         raise UsageError(f"cannot use {os.fspath(path)}: it does not exist")
+    refuse_links(path, links, {*WRITTEN, *written} if links else ())
     return real
+
+
+def open_resolved(path: str, flags: int) -> int:
+    """Open a resolved path; a link that has come into the way since is not followed."""
+    root = os.open("/", DIRECTORY)
+    try:
+        with opened_directory(root, Path(path).parts[1:-1], search=True) as directory:
+            return os.open(os.path.basename(path) or ".", flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=directory)  # type: ignore[attr-defined,unused-ignore]
+    finally:
+        os.close(root)
 
 
 @dataclass
@@ -244,9 +326,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def protected_names(directory: str) -> list[str]:
-    """Return what lies in a directory that the user's own tools would execute, links left out."""
+    """Return what lies in a directory that the user's own tools would execute, links left out: environments as well."""
     with os.scandir(directory) as entries:
-        return sorted(e.name for e in entries if is_protected_name(e.name) and not e.is_symlink())
+        known = (e for e in entries if not e.is_symlink())
+        return sorted(e.name for e in known if is_protected_name(e.name) or os.path.lexists(f"{e.path}/pyvenv.cfg"))
 
 
 def _policy(wanted: Wanted, environment: Environment, scratch: str | None, tier: Tier) -> Policy:
@@ -282,6 +365,12 @@ def _policy(wanted: Wanted, environment: Environment, scratch: str | None, tier:
         "limits": msgspec.to_builtins(kernel),
     }  # fmt: skip
     return msgspec.convert(document, Policy)
+
+
+def grants_to_write(wanted: Wanted) -> tuple[str, ...]:
+    """Return what of the host code inside may write to."""
+    workdir = wanted.workdir if wanted.workdir_access == "write" and not wanted.capture else None
+    return (*filter(None, [workdir]), *wanted.write, *(source for source, _, writable in wanted.mounts if writable))
 
 
 def prepare(wanted: Wanted, variables: Mapping[str, str]) -> Prepared:
@@ -332,6 +421,7 @@ def _prepare(
 
     descriptor, receipt = PLANS.get(key, make)
     stack.callback(os.close, descriptor)
+    remember_written(grants_to_write(wanted))
     group = _group(wanted.limits, namespaces=namespaces)
     home = HOME if namespaces else f"{scratch}/home"
     exports = (1 + (source is None) + capture) if namespaces else 0

@@ -342,8 +342,8 @@ class _Reader:
 
     def _make_file(self, path: str, status: os.stat_result, before: tuple[int, ...] | None) -> None:
         mode = stat.S_IMODE(status.st_mode) & 0o777
-        is_alike = before is not None and stat.S_ISREG(before[0]) and before[1:2] == (status.st_size,)
-        if before and is_alike and stat.S_IMODE(before[0]) == mode and _is_same(self.upper, self.lower, path):
+        looks_same = before is not None and before[:2] == (stat.S_IFREG | mode, status.st_size)
+        if looks_same and _is_same(self.upper, self.lower, path):
             return
         content = _content(self.upper, path, self._room)
         if content is None:

@@ -35,7 +35,7 @@ class Changes(msgspec.Struct, frozen=True):
     modified: tuple[str, ...] = ()
     deleted: tuple[str, ...] = ()
     is_complete: bool = True
-    """Whether all of the directory was looked at; else there may be more of each, and ``deleted`` may be there."""
+    """Whether all of the directory was looked at; else there may be more, and what is ``deleted`` may be there."""
 
     @property
     def protected(self) -> tuple[str, ...]:
@@ -66,15 +66,18 @@ def check_name(name: str) -> PurePosixPath:
 
 
 @contextlib.contextmanager
-def opened_directory(root: int, parts: tuple[str, ...], *, make: bool = False) -> Iterator[int]:
-    """Open a directory below another, from one to the next; ``make`` what is missing."""
+def opened_directory(
+    root: int, parts: tuple[str, ...], *, make: bool = False, search: bool = False
+) -> Iterator[int]:
+    """Open a directory below another, from one to the next; ``make`` what is missing; ``search``: it is not listed."""
+    flags = DIRECTORY | (getattr(os, "O_PATH", 0) if search else 0)
     descriptor = os.dup(root)
     try:
         for part in parts:
             if make:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(part, 0o755, dir_fd=descriptor)
-            inner = os.open(part, DIRECTORY, dir_fd=descriptor)
+            inner = os.open(part, flags, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = inner
         yield descriptor

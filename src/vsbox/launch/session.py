@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import base64
 import contextlib
 import functools
@@ -12,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -210,14 +212,19 @@ class Sandbox:
             self._channel, self._running, self._prepared = ours, running, prepared
             self._directory = self._find_directory(stack)
             self._stack = stack.pop_all()
-        for name, data in self._files.items():
-            self.put(name, data)
+        _OPEN.add(self)
+        try:
+            for name, data in self._files.items():
+                self.put(name, data)
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def _find_directory(self, stack: contextlib.ExitStack) -> int | None:
         running = self._started()
         if self._prepared is not None and self._prepared.host_workdir is not None:
-            descriptor = os.open(self._prepared.host_workdir, trees.DIRECTORY)
+            descriptor = cell.open_resolved(self._prepared.host_workdir, trees.DIRECTORY)
             stack.callback(os.close, descriptor)
             return descriptor
         return running.directories[1] if len(running.directories) > 1 else None
@@ -429,6 +436,20 @@ class Sandbox:
     def list(self) -> tuple[str, ...]:
         """Return every file below the working directory, sorted."""
         return tuple(sorted(trees.snapshot(self._root())))
+
+
+_OPEN: Final[weakref.WeakSet[Sandbox]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End what nobody has closed: its directories would stay."""
+    for box in list(_OPEN):
+        box.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_OPEN.clear)  # they are the parent's
 
 
 def running_end(returncode: int | None) -> str:

@@ -1,0 +1,364 @@
+"""What hostile code tries on the program that runs it: its files, its memory, its time, the next run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from processes import wait_until
+from vsbox import ConflictError, Limits, Outcome, PolicyError, Sandbox, run
+
+tiers = pytest.mark.parametrize("tier", ["native", "landlock"])
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory of ours, outside of /tmp."""
+    path = Path(tempfile.mkdtemp(prefix="attack-", dir=Path.home()))
+    yield path
+    subprocess.run(["chmod", "-R", "u+rwX", path], check=False)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+# ---- files that it leaves ----
+
+DEEP = "import os\nfor _ in range(3000):\n    os.mkdir('d')\n    os.chdir('d')\nopen('f', 'w')"
+HIDDEN = (
+    "import os\nos.makedirs('a/b')\nopen('a/b/f', 'w')\n"
+    "for path in ('a/b/f', 'a/b', 'a', '.'):\n    os.chmod(path, 0)"
+)
+TREES = {"deep": DEEP, "hidden": HIDDEN}
+
+
+@tiers
+@pytest.mark.parametrize("code", TREES.values(), ids=TREES)
+def test_a_tree_that_is_hard_to_remove(
+    tier: str, code: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    result = run(code, backend=tier)
+    assert result.outcome is Outcome.EXITED, result.stderr
+    assert result.files.is_complete is (code == HIDDEN and os.geteuid() == 0)
+    assert not list(directory.iterdir())
+    assert run("open('f', 'w')", backend=tier).files.is_complete
+
+
+def test_what_a_killed_program_left_is_removed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vsbox.launch import cell
+
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    left = directory / f"{cell.SCRATCH}left"
+    left.mkdir()
+    subprocess.run([sys.executable, "-c", DEEP], cwd=left, check=True)
+    os.utime(left, (0, 0))
+    cell.sweep.cache_clear()
+    assert run("pass", backend="landlock").ok
+    assert not list(directory.iterdir())
+
+
+@tiers
+def test_what_is_empty_fills_a_disk_as_well(tier: str) -> None:
+    code = "import itertools\nfor number in itertools.count(): open(str(number), 'w').close()"
+    assert run(code, limits=Limits(disk_bytes=8 << 20), timeout=30, backend=tier).outcome is Outcome.DISK
+
+
+# ---- limits ----
+
+HOGS = {
+    "shared": "import mmap, time\nm = mmap.mmap(-1, 400 << 20)\nm[::4096] = b'x' * len(m[::4096])\ntime.sleep(30)",
+    "a memory file": (
+        "import os, time\nf = os.memfd_create('x')\nfor _ in range(400): os.write(f, bytes(1 << 20))\ntime.sleep(30)"
+    ),
+}
+
+
+@tiers
+@pytest.mark.parametrize("code", HOGS.values(), ids=HOGS)
+def test_memory_of_every_kind_counts(tier: str, code: str) -> None:
+    assert run(code, limits=Limits(memory_bytes=150 << 20), timeout=20, backend=tier).outcome is Outcome.MEMORY
+
+
+@tiers
+def test_shared_memory_counts_once(tier: str) -> None:
+    code = (
+        "import mmap, os, time\nm = mmap.mmap(-1, 60 << 20)\nm[::4096] = b'x' * len(m[::4096])\n"
+        "pids = []\nfor _ in range(4):\n    if (pid := os.fork()) == 0:\n"
+        "        m[::4096]\n        time.sleep(0.4)\n        os._exit(0)\n    pids.append(pid)\n"
+        "for pid in pids: os.waitpid(pid, 0)"
+    )
+    result = run(code, limits=Limits(memory_bytes=150 << 20), backend=tier)
+    assert result.ok, (result.outcome, result.limit)
+
+
+@tiers
+def test_children_that_nobody_waits_for_use_time(tier: str) -> None:
+    code = (
+        "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "while True:\n    if os.fork() == 0:\n        end = time.process_time() + 0.3\n"
+        "        while time.process_time() < end: pass\n        os._exit(0)\n"
+        "    try:\n        os.wait()\n    except OSError:\n        pass"
+    )
+    assert run(code, limits=Limits(cpu_seconds=1), timeout=20, backend=tier).outcome is Outcome.CPU
+
+
+@tiers
+def test_one_process_is_one(tier: str) -> None:
+    result = run("import time; time.sleep(0.4)", limits=Limits(processes=1), backend=tier)
+    assert (result.outcome, result.usage.processes) == (Outcome.EXITED, 1)
+
+
+# ---- links for the next run ----
+
+
+@tiers
+def test_no_link_of_an_earlier_run_is_followed(tier: str, directory: Path) -> None:
+    """Control: a link that lies where no code inside could write is followed."""
+    (directory / "secret").mkdir()
+    secret = directory / "secret" / "key"
+    secret.write_text("a canary")
+    for name in ("work", "other"):
+        (directory / name).mkdir()
+        code = f"import os; os.symlink({str(secret.parent)!r}, 'tree'); os.symlink({str(secret)!r}, 'file')"
+        if name == "work":
+            assert run(code, workdir=directory / name, backend=tier).ok
+        else:
+            subprocess.run([sys.executable, "-c", code], cwd=directory / name, check=True)
+    show = f"print(open({str(secret)!r}).read())"
+    work, other = directory / "work", directory / "other"
+    assert run(show, read=[other / "tree"], backend=tier).stdout == "a canary\n"
+    assert run("print(open('f').read())", files={"f": other / "file"}, backend=tier).stdout == "a canary\n"
+    for options in ({"read": [work / "tree"]}, {"workdir": work / "tree"}, {"files": {"f": work / "file"}},
+                    {"stdout": work / "file"}, {"write": [work / "tree"]}, {"packages": work / "tree"}):  # fmt: skip
+        with pytest.raises(PolicyError, match="could have made"):
+            run(show, backend=tier, **options)  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match="could have made"):
+        run(script=work / "file", backend=tier)
+    with pytest.raises(PolicyError, match="could have made"):  # also one that this very run could make
+        run(show, workdir=other, read=[other / "tree"], backend=tier)
+    assert secret.read_text() == "a canary"
+
+
+@tiers
+def test_an_environment_grants_nothing_but_a_python(tier: str, directory: Path) -> None:
+    secret = directory / "secret"
+    (secret / "bin").mkdir(parents=True)
+    (secret / "key").write_text("a canary")
+    venv = directory / "work" / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    show = f"print(open({str(secret / 'key')!r}).read())"
+    assert run("print(1)", packages=venv, backend=tier).stdout == "1\n"
+    (venv / "pyvenv.cfg").write_text(f"home = {secret / 'bin'}\n")
+    with pytest.raises(PolicyError, match="holds no Python"):
+        run(show, packages=venv, backend=tier)
+
+
+def test_environments_in_a_working_directory_stay_as_they_are(directory: Path) -> None:
+    (directory / "mine").mkdir()
+    (directory / "mine" / "pyvenv.cfg").write_text("mine")
+    (directory / "no-environment").mkdir()
+    result = run("open('no-environment/x', 'w')\nopen('mine/x', 'w')", workdir=directory, backend="native")
+    assert "Read-only" in result.stderr
+    assert (directory / "no-environment" / "x").exists()
+
+
+# ---- change sets ----
+
+
+@pytest.fixture
+def project(directory: Path) -> Path:
+    (directory / "file").write_text("one\n")
+    (directory / "tree").mkdir()
+    (directory / "tree" / "below").write_text("below\n")
+    return directory
+
+
+@tiers
+def test_a_file_becomes_a_directory_and_the_other_way_round(tier: str, project: Path) -> None:
+    code = (
+        "import os, shutil\nos.remove('file')\nos.mkdir('file')\nopen('file/x', 'w').write('x')\n"
+        "shutil.rmtree('tree')\nopen('tree', 'w').write('t')"
+    )
+    changes = run(code, workdir=project, changes="capture", backend=tier).changes
+    assert changes is not None
+    with pytest.raises(ConflictError, match="is to stay"):
+        changes.apply(project, only=["tree"])
+    assert (project / "tree" / "below").read_text() == "below\n"
+    changes.apply(project)
+    assert ((project / "file" / "x").read_text(), (project / "tree").read_text()) == ("x", "t")
+
+
+@tiers
+def test_what_is_hidden_is_not_lost(tier: str, project: Path) -> None:
+    code = "import os\nopen('file', 'a').write('two\\n')\nos.chmod('file', 0)\nos.chmod('tree', 0)\nos.chmod('.', 0)"
+    changes = run(code, workdir=project, changes="capture", backend=tier).changes
+    assert changes is not None
+    assert changes.files.deleted == ()
+    changes.apply(project)
+    os.chmod(project / "file", 0o600)
+    assert (project / "file").read_text() == "one\ntwo\n"
+    assert (project / "tree" / "below").exists()
+
+
+@tiers
+def test_holes_are_not_read(tier: str, project: Path) -> None:
+    code = (
+        "for n in range(50):\n    with open(f'{n}', 'wb') as f: f.truncate(1 << 40)\n"
+        "open('file', 'a').write('two\\n')"
+    )
+    started = time.monotonic()
+    changes = run(code, workdir=project, changes="capture", backend=tier).changes
+    assert changes is not None
+    assert time.monotonic() - started < 20
+    assert not changes.is_complete
+    with pytest.raises(ConflictError, match="not all of them"):
+        changes.apply(project)
+
+
+@tiers
+def test_a_patch_tells_all(tier: str, project: Path) -> None:
+    code = "import os\nos.chmod('file', 0o777)\nopen('n', 'w').write('a\\rb\\x0b\\u2028c\\n')\nopen(b'\\xff', 'w')"
+    result = run(code, workdir=project, changes="capture", backend=tier)
+    assert result.changes is not None
+    patch = result.changes.patch()
+    assert "mode 644 -> 777 file\n" in patch
+    assert "+a\rb\x0b\u2028c\n" in patch
+    assert "\\ No newline" not in patch
+    assert json.loads(result.to_json())["files"]["created"] == ["\\xff", "n"]
+
+
+def test_a_comparison_ends(project: Path) -> None:
+    from vsbox.launch.changes import Change, ChangeSet
+
+    lines = [f"{n % 101}\n" for n in range(30_000)]
+    old, new = "".join(lines).encode(), "".join(lines[50:] + lines[:50]).encode()
+    started = time.monotonic()
+    patch = ChangeSet((Change("f", "file", content=new, before=(0o100644,), old_content=old),), "copy").patch()
+    assert time.monotonic() - started < 5
+    assert patch.startswith("--- a/f\n+++ b/f\n@@ -1,30000 +1,30000 @@\n")
+
+
+# ---- sessions ----
+
+SAY = """
+import json, os, struct, time
+def say(answer):
+    data = json.dumps(answer).encode()
+    os.write(4, struct.pack('<I', len(data)) + data)
+"""
+ARTIFACT = "say({{'id': 2, 'kind': 'value', 'artifacts': [{{'name': 'a', 'media': '{media}', 'data': '{data}'}}]}})"
+ANSWERS = {
+    "no base64": ARTIFACT.format(media="text/html", data="!!"),
+    "no media": ARTIFACT.format(media="text/html\\r\\nSet-Cookie: a", data=""),
+    "too many": "say({'id': 2, 'kind': 'value', 'artifacts': [{'name': '', 'media': 'text/html', 'data': ''}] * 33})",
+    "too long": "say({'id': 2, 'kind': 'value', 'value': {'type': 't', 'text': 'x' * 70000}})",
+}
+
+
+@tiers
+@pytest.mark.parametrize("code", ANSWERS.values(), ids=ANSWERS)
+def test_an_answer_of_another_form_ends_the_session(tier: str, code: str) -> None:
+    with Sandbox(backend=tier) as box:
+        box.run(SAY)
+        assert box.run(f"{code}\ntime.sleep(60)", timeout=10).outcome is Outcome.CANCELLED
+    with Sandbox(backend=tier) as box:
+        box.run(SAY)
+        good = ARTIFACT.format(media="text/html", data="QQ==")
+        assert box.run(f"{good}\ntime.sleep(1)").artifacts[0].data == b"A"
+
+
+@tiers
+def test_what_says_that_it_exits_has_to(tier: str) -> None:
+    stay = "while True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        pass"
+    with Sandbox(backend=tier) as box:
+        box.run(SAY)
+        started = time.monotonic()
+        reply = box.run(f"say({{'id': 2, 'kind': 'exit'}})\n{stay}", timeout=0.5)
+        assert (reply.outcome, reply.alive) == (Outcome.TIMEOUT, False)
+        assert time.monotonic() - started < 5
+
+
+def test_a_value_that_is_too_deep_is_no_data() -> None:
+    with Sandbox() as box:
+        box.run(SAY)
+        deep = "say({'id': 2, 'kind': 'value', 'value': {'type': 't', 'text': '', 'json': '[' * 100000}})"
+        value = box.run(f"{deep}\ntime.sleep(1)").value
+        assert value is not None
+        with pytest.raises(ValueError, match="nested"):
+            _ = value.data
+
+
+@tiers
+def test_a_start_that_is_cancelled_leaves_nothing(tier: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+
+    async def start(seconds: float) -> None:
+        async def talk() -> None:
+            async with Sandbox(backend=tier) as box:
+                await box.run("import time; time.sleep(60)")
+
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(talk(), seconds)
+
+    asyncio.run(start(0.3))
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(12):
+        asyncio.run(start(0.003 * number + 0.001))
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert not list(directory.iterdir())
+
+
+HOST = """
+import os, sys, time, vsbox
+box = vsbox.Sandbox(backend=sys.argv[1]).open()
+print(box.pid, flush=True)
+if len(sys.argv) > 2:
+    if os.fork() == 0:
+        time.sleep(20)
+        os._exit(0)
+    box.run("import time; time.sleep(60)")
+"""
+
+
+@tiers
+def test_a_forked_child_keeps_no_run_alive(tier: str, directory: Path) -> None:
+    environment = os.environ | {"TMPDIR": str(directory)}
+    host = subprocess.Popen(
+        [sys.executable, "-c", HOST, tier, "fork"], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    assert host.stdout is not None
+    launcher = int(host.stdout.readline())
+    assert _is_alive(launcher)
+    time.sleep(0.3)
+    host.send_signal(signal.SIGKILL)
+    host.wait()
+    host.stdout.close()
+    assert wait_until(lambda: not _is_alive(launcher))
+
+
+@tiers
+def test_a_program_that_ends_with_an_open_session_leaves_nothing(tier: str, directory: Path) -> None:
+    environment = os.environ | {"TMPDIR": str(directory)}
+    done = subprocess.run(
+        [sys.executable, "-c", HOST, tier], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stderr == ""
+    assert not _is_alive(int(done.stdout))
+    assert not list(directory.iterdir())
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -434,14 +434,15 @@ class Running:
         if self._cause is not None:
             return (*self._cause, None)
         limits = self.limits
+        # first of all: a group of version 2 is killed as a whole, launcher included
+        if limits.memory_bytes is not None and self.group.memory_kills():
+            return Outcome.MEMORY, LimitHit("memory_bytes", limits.memory_bytes, limits.memory_bytes), None
         if self._last is None:
             self._raise_for_launcher()
             raise LauncherError("cannot tell how the run ended: its launcher was killed", hint="was memory short?")
         kind, value, text = self._last
         if kind == FAILED:
             self._raise(text)
-        if limits.memory_bytes is not None and self.group.memory_kills():
-            return Outcome.MEMORY, LimitHit("memory_bytes", limits.memory_bytes, limits.memory_bytes), None
         if kind == KILLED:
             return self._judge_signal(value, usage)
         if value and self._disks is not None:

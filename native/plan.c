@@ -33,7 +33,7 @@ static uint64_t read_u64(const unsigned char *at)
     return read_u32(at) | (uint64_t)read_u32(at + 4) << 32;
 }
 
-/* FNV-1a, 64 bit: it finds accidents. Against intent the directory's permissions stand, not a checksum. */
+/* FNV-1a, 64 bit: short names of boxes. */
 uint64_t fnv1a64(const void *data, size_t size)
 {
     const unsigned char *bytes = data;
@@ -41,6 +41,17 @@ uint64_t fnv1a64(const void *data, size_t size)
     for (size_t i = 0; i < size; i++)
         hash = (hash ^ bytes[i]) * 0x100000001b3u;
     return hash;
+}
+
+/* RFC 1950. It finds accidents. Against intent the directory's permissions stand, not a checksum. */
+uint32_t adler32(const unsigned char *bytes, size_t size)
+{
+    uint32_t a = 1, b = 0;
+    for (size_t i = 0; i < size; i++) {
+        a = (a + bytes[i]) % 65521;
+        b = (b + a) % 65521;
+    }
+    return b << 16 | a;
 }
 
 static bool field_fits(char kind, const unsigned char *data, uint32_t size)
@@ -94,7 +105,7 @@ const char *plan_decode(struct plan *plan, unsigned char *bytes, size_t size)
     uint32_t count = read_u32(bytes + 12);
     if (read_u64(bytes + 16) != size - HEADER_SIZE)
         return "it is cut short";
-    if (read_u64(bytes + 24) != fnv1a64(bytes + HEADER_SIZE, size - HEADER_SIZE))
+    if (read_u64(bytes + 24) != adler32(bytes + HEADER_SIZE, size - HEADER_SIZE))
         return "its checksum does not match";
     if (count > (size - HEADER_SIZE) / 8)
         return "it is cut short";

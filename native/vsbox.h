@@ -125,6 +125,7 @@ uint64_t record_int(const struct record *record, uint32_t index);
 struct field record_field(const struct record *record, uint32_t index);
 const struct record *plan_find(const struct plan *plan, enum op op);
 uint64_t fnv1a64(const void *data, size_t size);
+uint32_t adler32(const unsigned char *bytes, size_t size);
 
 /* ---- report.c: one way out for every failure ---- */
 

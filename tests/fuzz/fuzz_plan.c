@@ -34,7 +34,7 @@ static bool decode(const uint8_t *data, size_t size, bool fix_header)
         abort();
     memcpy(bytes, data, size);
     if (fix_header && size >= HEADER_SIZE) {
-        uint64_t body = size - HEADER_SIZE, sum = fnv1a64(bytes + HEADER_SIZE, size - HEADER_SIZE);
+        uint64_t body = size - HEADER_SIZE, sum = adler32(bytes + HEADER_SIZE, size - HEADER_SIZE);
         uint32_t version = PLAN_VERSION;
         memcpy(bytes, PLAN_MAGIC, 8);
         memcpy(bytes + 8, &version, 4);

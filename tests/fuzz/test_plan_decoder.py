@@ -10,6 +10,7 @@ import random
 import shutil
 import struct
 import subprocess
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ from fuzz.sanitized import ENVIRONMENT, HERE, build
 from unit.machines import box, debian, policy, ubuntu
 from vsbox.plan import steps
 from vsbox.plan.compile import compile_plan
-from vsbox.plan.encode import MAGIC, VERSION, encode, fnv1a64
+from vsbox.plan.encode import MAGIC, VERSION, encode
 from vsbox.plan.model import Tier
 from vsbox.plan.steps import Step
 
@@ -112,7 +113,7 @@ def expected(step: Step) -> str:
 
 
 def with_header(body: bytes, count: int) -> bytes:
-    return MAGIC + struct.pack("<IIQQ", VERSION, count, len(body), fnv1a64(body)) + body
+    return MAGIC + struct.pack("<IIQQ", VERSION, count, len(body), zlib.adler32(body)) + body
 
 
 def record(code: int, *fields: bytes, count: int | None = None) -> bytes:
@@ -144,7 +145,7 @@ def test_a_real_plan(dump: Path, facts: object, tier: Tier) -> None:
 def test_both_sides_know_one_checksum(dump: Path, text: str) -> None:
     """A checksum computed by Python is accepted; any other is not."""
     good = encode((steps.Home(text),))
-    bad = good[:24] + struct.pack("<Q", fnv1a64(good[32:]) ^ 1) + good[32:]
+    bad = good[:24] + struct.pack("<Q", zlib.adler32(good[32:]) ^ 1) + good[32:]
     assert [verdict for _, verdict in decoded(dump, good, bad)] == ["ok", "its checksum does not match"]
 
 
@@ -155,8 +156,8 @@ REFUSED = {
     "nothing": (b"", "it is not a plan"),
     "short header": (MAGIC + bytes(20), "it is not a plan"),
     "magic": (b"vsbxplan" + bytes(24), "it is not a plan"),
-    "version": (MAGIC + struct.pack("<IIQQ", VERSION + 1, 0, 0, fnv1a64(b"")), "another version"),
-    "size": (MAGIC + struct.pack("<IIQQ", VERSION, 0, 1, fnv1a64(b"")), "cut short"),
+    "version": (MAGIC + struct.pack("<IIQQ", VERSION + 1, 0, 0, zlib.adler32(b"")), "another version"),
+    "size": (MAGIC + struct.pack("<IIQQ", VERSION, 0, 1, zlib.adler32(b"")), "cut short"),
     "step 0": (with_header(record(0), 1), "unknown step"),
     "step beyond": (with_header(record(len(STEPS) + 1), 1), "unknown step"),
     "step far beyond": (with_header(record(0xFFFFFFFF), 1), "unknown step"),

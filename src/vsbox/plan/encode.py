@@ -2,7 +2,7 @@
 
 ::
 
-    "VSBXPLAN" u32 version  u32 records  u64 body size  u64 FNV-1a of the body
+    "VSBXPLAN" u32 version  u32 records  u64 body size  u64 Adler-32 of the body
     record:    u32 code     u32 fields   then per field  u32 size, bytes
 
 All integers are little endian. Strings end in NUL, integers take eight bytes.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import Final
 
@@ -24,7 +25,7 @@ VERSION: Final = 1
 
 
 def fnv1a64(data: bytes) -> int:
-    """Return the 64-bit FNV-1a hash (Fowler, Noll, Vo): finds accidents, not intent."""
+    """Return the 64-bit FNV-1a hash (Fowler, Noll, Vo), for short texts: Python takes 80 ns a byte."""
     value = 0xCBF29CE484222325
     for byte in data:
         value = ((value ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
@@ -60,6 +61,6 @@ def _encode_step(step: Step) -> bytes:
 
 
 def encode(steps: Steps) -> bytes:
-    """Return the encoded plan."""
+    """Return the encoded plan. Its checksum (Adler-32, RFC 1950) finds accidents, not intent."""
     body = b"".join(map(_encode_step, steps))
-    return MAGIC + struct.pack("<IIQQ", VERSION, len(steps), len(body), fnv1a64(body)) + body
+    return MAGIC + struct.pack("<IIQQ", VERSION, len(steps), len(body), zlib.adler32(body)) + body

@@ -188,14 +188,16 @@ static int create_filesystem(const char *type, const char *const options[][2], u
     return mount;
 }
 
-/* What is empty takes up no block, but an inode of the kernel's memory: there are as many as pages. */
+/* What is empty takes up no block, but an inode of the kernel's memory: there are as many as pages. The new root is ours
+   and becomes read-only: it takes as many mount points as there are grants (0: no limit). */
 enum { BYTES_OF_INODE = 4096, LEAST_INODES = 1024 };
 
 static void do_tmpfs(const char *target, uint64_t size, uint64_t mode)
 {
     char size_text[32], inodes_text[32], mode_text[16];
     snprintf(size_text, sizeof size_text, "%llu", (unsigned long long)size);
-    snprintf(inodes_text, sizeof inodes_text, "%llu", (unsigned long long)(size / BYTES_OF_INODE + LEAST_INODES));
+    uint64_t inodes = new_root >= 0 ? size / BYTES_OF_INODE + LEAST_INODES : 0;
+    snprintf(inodes_text, sizeof inodes_text, "%llu", (unsigned long long)inodes);
     snprintf(mode_text, sizeof mode_text, "%llo", (unsigned long long)mode);
     const char *const options[][2] = {{"size", size_text}, {"nr_inodes", inodes_text}, {"mode", mode_text}, {NULL, NULL}};
     int mount = create_filesystem("tmpfs", options, ATTRIBUTE_NOSUID | ATTRIBUTE_NODEV);

@@ -21,6 +21,7 @@ from measure import Argv, Comparison, RunFailedError, compare
 
 WORKLOADS = Path(__file__).parent / "workloads"
 BWRAP = ("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all", "--share-net")
+HOOK = "import sys; sys.addaudithook(lambda event, arguments: None)\n"
 BACKENDS = ("native", "bubblewrap", "landlock")
 ENVIRONMENT = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
 
@@ -38,6 +39,11 @@ class Box:
     def bare(self) -> str:
         """The environment's own Python, unconfined and without the guard."""
         return str(self.root.with_name(f"{self.root.name}-bare") / "bin" / "python")
+
+    @property
+    def hooked(self) -> str:
+        """The same with an audit hook that does nothing: what every guard costs."""
+        return str(self.root.with_name(f"{self.root.name}-hook") / "bin" / "python")
 
     @property
     def guarded(self) -> str:
@@ -78,6 +84,7 @@ START_BUDGETS = {"native": 1.30, "bubblewrap": 1.60, "landlock": 1.12, "guard": 
 CASES = (
     Case("start", "python -c pass", lambda _: ("-c", "pass"), START_BUDGETS, 200),
     Case("files", "20,000 x stat, open, close", workload("stat_open_close"), both(1.20) | {"guard": 1.10}, 20),
+    Case("calls", "the same, one system call each", workload("system_calls"), {}, 20),
     Case("forks", "200 x fork", workload("forks"), both(1.15), 20),
     Case("numbers", "numpy and pandas", workload("numbers"), both(1.02), 10, ("numpy", "pandas")),
     Case("pytest", "790 tests", suite, both(1.02), 10, ("pytest",)),
@@ -115,8 +122,11 @@ def make_box(backend: str, place: Path, packages: set[str]) -> Box:
         if why:
             lacking[package] = why
     if not problem:
-        bare = root.with_name(f"{root.name}-bare")
-        shutil.copytree(root / "inside", bare, symlinks=True, ignore=shutil.ignore_patterns("_sandbox*"))
+        for name in ("bare", "hook"):
+            other = root.with_name(f"{root.name}-{name}")
+            shutil.copytree(root / "inside", other, symlinks=True, ignore=shutil.ignore_patterns("_sandbox*"))
+        for place_of_packages in other.glob("lib/python*/site-packages"):
+            (place_of_packages / "hook.pth").write_text(HOOK, encoding="utf-8")
     return Box(backend, root, problem, lacking)
 
 
@@ -128,6 +138,7 @@ def variants(boxes: list[Box]) -> Iterator[tuple[str, Box, Argv]]:
     usable = [box for box in boxes if not box.problem]
     if usable:
         yield "guard", usable[0], (usable[0].guarded,)
+        yield "hook", usable[0], (usable[0].hooked,)
     if bwrap and usable:
         yield "bwrap", usable[0], (bwrap, *BWRAP, usable[0].bare)
 

@@ -217,33 +217,31 @@ void describe_start(const struct start *start)
     fprintf(stderr, "\nvsbox: vsbox explain --plan %s prints it\n", start->root);
 }
 
-static bool is_named(const struct plan *plan, enum op op, const char *entry)
+static bool is_named(const struct record *record, const char *entry, size_t length)
 {
-    const char *equals = strchr(entry, '=');
-    if (!equals || equals == entry)
+    struct field name = record_field(record, 0);
+    size_t size = name.size - 1;
+    bool is_prefix = size > 0 && name.data[size - 1] == '*';
+    if (size > 1 && name.data[0] != (unsigned char)entry[0])
         return false;
-    size_t length = (size_t)(equals - entry);
-    for (uint32_t i = 0; i < plan->count; i++) {
-        if (plan->records[i].op != op)
-            continue;
-        const char *name = record_string(&plan->records[i], 0);
-        size_t name_length = strlen(name);
-        if (name_length > 0 && name[name_length - 1] == '*' ? strncmp(entry, name, name_length - 1) == 0
-                                                           : name_length == length && memcmp(entry, name, length) == 0)
-            return true;
-    }
-    return false;
+    return is_prefix ? strncmp(entry, (const char *)name.data, size - 1) == 0
+                     : size == length && memcmp(entry, name.data, length) == 0;
 }
 
-static bool is_set(const struct plan *plan, const char *entry)
+static bool is_passed(const struct plan *plan, const char *entry)
 {
     size_t length = strcspn(entry, "=");
-    for (uint32_t i = 0; i < plan->count; i++) {
+    bool passed = false;
+    for (uint32_t i = 0; i < plan->count && entry[length] && length > 0; i++) {
         const struct record *r = &plan->records[i];
-        if (r->op == OP_SET && strlen(record_string(r, 0)) == length && memcmp(record_string(r, 0), entry, length) == 0)
-            return true;
+        bool takes = r->op == OP_UNSET || r->op == OP_SET;
+        if (!(takes || (r->op == OP_PASS && !passed)) || !is_named(r, entry, length))
+            continue;
+        if (takes)
+            return false;
+        passed = true;
     }
-    return false;
+    return passed;
 }
 
 /* Without kernel limits the guard decides, and only here is known what this start shows. */
@@ -274,7 +272,7 @@ void build_environment(struct start *start, char **outside)
         fail(EXIT_OWN_FAILURE, NULL, "cannot build the environment: no memory");
     size_t used = 0;
     for (char **entry = outside; *entry; entry++)
-        if (is_named(plan, OP_PASS, *entry) && !is_named(plan, OP_UNSET, *entry) && !is_set(plan, *entry))
+        if (is_passed(plan, *entry))
             environment[used++] = *entry;
     for (uint32_t i = 0; i < plan->count; i++)
         if (plan->records[i].op == OP_SET &&

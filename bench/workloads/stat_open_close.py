@@ -1,8 +1,8 @@
-"""20,000 x stat, open, close of one file of the standard library."""
+"""20,000 x stat, open, close of one file of the standard library, as Python programs call them."""
 
 import os
 
 PATH = os.__file__
 for _ in range(20_000):
-    os.stat(PATH)  # noqa: PTH116 - one system call
-    os.close(os.open(PATH, os.O_RDONLY | os.O_CLOEXEC))
+    os.stat(PATH)  # noqa: PTH116 - what is measured, without pathlib
+    open(PATH).close()  # noqa: PTH123

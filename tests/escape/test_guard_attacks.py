@@ -60,6 +60,10 @@ READING = {
         "guard",
         "os.mkdir(work + '/x'); os.symlink(secret, work + '/link'); print(open(work + '/x/../link').read())",
     ),
+    "opened through an own link by its bare name": (
+        "guard",
+        "os.chdir(work); os.symlink(secret, 'link'); print(open('link').read())",
+    ),
     "python -I": ("guard", "child('-I', '-c', READ)"),
     "python -E -s": ("guard", "child('-E', '-s', '-c', READ)"),
     "python -S": ("kernel", "child('-S', '-c', READ)"),

@@ -25,7 +25,8 @@ def load(data, learned, observed):
 
 def install(data):
     """Begin to watch this process."""
-    (readable, mixed, hidden, writable, mixed_writable, protected), events, spawning, granted = part(data, 0)
+    prefixes, events, spawning, granted, is_confined = part(data, 0)
+    readable, mixed, hidden, writable, mixed_writable, protected = prefixes
     observed = os.access("/.vsbox-observer", 0)  # no such file: the launcher answers where a report is asked for
     if observed:  # then what the user grants is worth a closer look as well
         readable, writable = (tuple(p for p in paths if not p.startswith(granted)) for paths in (readable, writable))
@@ -36,6 +37,9 @@ def install(data):
         here = os.getcwd()  # listed for the first import that is not built in: not worth a closer look
     except OSError:
         here = None
+    passes_relative = is_confined and not observed  # the kernel sees where it leads
+    common = [prefix for prefix in readable if os.__file__.startswith(prefix)]  # two comparisons are sooner done
+    lowest, above = (common[0], common[0][:-1] + chr(ord("/") + 1)) if common else ("", "")
     learned = set()
     handlers = None
     is_loading = False
@@ -46,19 +50,23 @@ def install(data):
             return True
         return path[: path.rfind("/") + 1] in learned
 
-    def hook(event, args, string=str, writing=WRITING):
+    def may_open(path):
+        return may_read(path) if path[:1] == "/" else passes_relative
+
+    def may_write(path):
+        if path[:1] != "/":
+            path = os.getcwd() + "/" + path
+        return path.startswith(writable) or (path.startswith(mixed_writable) and not path.startswith(protected))
+
+    def hook(event, args, kind=type, string=str, writing=WRITING, lowest=lowest, above=above):
         nonlocal handlers, is_loading
         if event == "open":
             path, _, flags = args
-            if path.__class__ is string and ".." not in path:
+            if kind(path) is string and ".." not in path:
                 if flags & writing:
-                    if path[:1] != "/":
-                        path = os.getcwd() + "/" + path
-                    if path.startswith(writable):
+                    if may_write(path):
                         return
-                    if path.startswith(mixed_writable) and not path.startswith(protected):
-                        return
-                elif path.startswith(readable) or (path[:1] != "/" and not observed) or may_read(path):
+                elif lowest <= path < above or path.startswith(readable) or may_open(path):
                     return
         elif event not in watched:
             return
@@ -67,7 +75,7 @@ def install(data):
                 return
         elif event == "os.listdir" or event == "os.scandir":
             path = args[0]
-            if path.__class__ is string and (path == here or (".." not in path and may_read(path + "/"))):
+            if kind(path) is string and (path == here or (".." not in path and may_read(path + "/"))):
                 return
         elif (event == "object.__setattr__" or event == "object.__delattr__") and type(args[0]) is not function:
             return

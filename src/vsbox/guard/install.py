@@ -106,7 +106,9 @@ def _join(code: bytes, config: Mapping[str, Any]) -> bytes:
     first, hook = code[4 : 4 + size], code[4 + size :]
     events = (*EVENTS, *ONLY_UNCONFINED) if config["tier"] == "none" else EVENTS
     mine = tuple(f"{path.rstrip('/')}/" for path in config["granted"])
-    granted = marshal.dumps((_prefixes(config), events, SPAWNING, mine), 2)  # a format that every Python reads
+    is_confined = config["tier"] != "none"
+    first_needs = (_prefixes(config), events, SPAWNING, mine, is_confined)
+    granted = marshal.dumps(first_needs, 2)  # a format that every Python reads
     told = marshal.dumps(dict(config), 2)
     parts = [first, granted, told, hook]
     starts = [12 + sum(map(len, parts[:number])) for number in (1, 2, 3)]

@@ -1,11 +1,11 @@
 /* One run for a program that has made a plan for it: nothing of it is on a disk, and nobody synchronises anything afterwards.
  *
- *   vsbox-launcher run PLAN CONTROL KEPT GROUPS COMMAND [ARGUMENT]...
+ *   vsbox-launcher run PLAN CONTROL KEPT GROUPS CALLER COMMAND [ARGUMENT]...
  *
  * PLAN: descriptor of the encoded plan. CONTROL: a socket, which gets exported directories, what is observed and the last word of
  * the run, and says when to go on, which signal to hand on, and when to end; when its other end is closed, all inside is ended.
  * KEPT: a descriptor that the payload keeps, or -1. GROUPS: directories of control groups to
- * join, separated by colons. */
+ * join, separated by colons. CALLER: the process that asks; when it has ended, all inside is ended. */
 #define _GNU_SOURCE
 #include "supervise.h"
 
@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 extern char **environ;
-enum { FD_CONTROL_OF_CELL = 3, FD_KEPT = 4, OUT_OF_THE_WAY = 64, FIRST_WORD = 6 };
+enum { FD_CONTROL_OF_CELL = 3, FD_KEPT = 4, OUT_OF_THE_WAY = 64, FIRST_WORD = 7 };
 
 static void load_cell(struct start *start, int fd)
 {
@@ -63,6 +63,17 @@ static void join_groups(const char *directories)
     }
 }
 
+/* Returns a descriptor that tells of its end; 0 where it is outside our PID namespace, and the control socket has to do. */
+static int watch_caller(pid_t caller)
+{
+    if (getppid() == 0)
+        return 0;
+    int fd = sys_pidfd_open(caller);
+    if (getppid() != caller) /* it has ended, and who has its number now is somebody else */
+        fail(EXIT_OWN_FAILURE, NULL, "cannot run: who asked for it has ended");
+    return fd > 0 ? fd : 0;
+}
+
 void run_cell(int argc, char **argv)
 {
     struct start start = {0};
@@ -75,8 +86,7 @@ void run_cell(int argc, char **argv)
         fail_errno("Linux 5.9 or newer is needed", "cannot close inherited descriptors");
     start.control = FD_CONTROL_OF_CELL;
     start.kept = kept >= 0 ? FD_KEPT : 0;
-    int caller = getppid() > 0 ? sys_pidfd_open(getppid()) : -1; /* 0: it is outside our PID namespace */
-    start.caller = caller > 0 ? caller : 0;
+    start.caller = watch_caller(atoi(argv[6]));
     start.arguments = start.arguments_outside = argv + FIRST_WORD;
     join_groups(argv[5]);
     choose_working_directory(&start);

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from vsbox.launch.changes import Change, ChangeSet
     from vsbox.launch.files import Changes
     from vsbox.launch.limits import Limits
+    from vsbox.launch.reply import Artifact, Reply, Value
     from vsbox.launch.result import LimitHit, Outcome, Result, Usage, Violation
-    from vsbox.launch.session import Artifact, AsyncSandbox, Reply, Sandbox, Value
+    from vsbox.launch.session import Sandbox
+    from vsbox.launch.session_async import AsyncSandbox
 
 _NAMES = {
     "errors": "CannotEnforceError ConflictError LauncherError PolicyError RunError SessionError UsageError VsboxError",
@@ -35,7 +37,9 @@ _NAMES = {
     "launch.files": "Changes",
     "launch.limits": "Limits",
     "launch.result": "LimitHit Outcome Result Usage Violation",
-    "launch.session": "Artifact AsyncSandbox Reply Sandbox Value",
+    "launch.reply": "Artifact Reply Value",
+    "launch.session": "Sandbox",
+    "launch.session_async": "AsyncSandbox",
 }
 _PLACES = {name: module for module, names in _NAMES.items() for name in names.split()}
 

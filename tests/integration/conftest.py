@@ -1,12 +1,16 @@
-"""Boxes that a test may break."""
+"""Boxes that a test may break, and tools for a person."""
 
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from harness import lacking
 
 if TYPE_CHECKING:
     from harness import Box, Person
@@ -38,3 +42,14 @@ def plain_box(person: Person, make_box: Callable[..., Box]) -> Iterator[Box]:
     box = make_box(person, "native", "--no-pip", fresh=True)
     yield box
     shutil.rmtree(box.root.parent, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def uv(person: Person) -> Iterator[Path]:
+    """The program uv, installed for this person."""
+    place = person.directory("uv")
+    done = person.run([sys.executable, "-m", "pip", "install", "-q", "--target", str(place), "uv"])
+    if done.returncode:
+        lacking("index", f"uv cannot be installed: {done.stderr}")
+    yield place / "bin" / "uv"
+    shutil.rmtree(place, ignore_errors=True)

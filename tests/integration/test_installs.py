@@ -338,16 +338,6 @@ def test_an_installation_that_was_killed_leaves_a_box_that_starts(project: Proje
 # ---- uv ----
 
 
-@pytest.fixture(scope="module")
-def uv(person: Person) -> Iterator[Path]:
-    place = person.directory("uv")
-    done = person.run([sys.executable, "-m", "pip", "install", "-q", "--target", str(place), "uv"])
-    if done.returncode:
-        lacking("index", f"uv cannot be installed: {done.stderr}")
-    yield place / "bin" / "uv"
-    shutil.rmtree(place, ignore_errors=True)
-
-
 @pytest.mark.index
 @one_person_each_tier
 def test_uv_outside_does_not_install_unconfined(uv: Path, project: Project, control: Project) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ import pytest
 
 from processes import wait_until
 from vsbox import ConflictError, Limits, Outcome, PolicyError, Sandbox, run
+from vsbox.host.collect import find_launcher
+from vsbox.launch.cell import Wanted, prepare
 
 tiers = pytest.mark.parametrize("tier", ["native", "landlock"])
 
@@ -55,14 +58,14 @@ def test_a_tree_that_is_hard_to_remove(
 
 
 def test_what_a_killed_program_left_is_removed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vsbox.launch import cell
+    from vsbox.launch import scratch
 
     monkeypatch.setattr(tempfile, "tempdir", str(directory))
-    left = directory / f"{cell.SCRATCH}left"
+    left = directory / f"{scratch.SCRATCH}left"
     left.mkdir()
     subprocess.run([sys.executable, "-c", DEEP], cwd=left, check=True)
     os.utime(left, (0, 0))
-    cell.sweep.cache_clear()
+    scratch.sweep.cache_clear()
     assert run("pass", backend="landlock").ok
     assert not list(directory.iterdir())
 
@@ -362,3 +365,20 @@ def _is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@tiers
+def test_a_launcher_whose_caller_has_ended_runs_nothing(tier: str) -> None:
+    prepared = prepare(Wanted(backend=tier), {})
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    passed = (prepared.plan, theirs.fileno())
+    somebody_else = os.getppid()
+    words = (find_launcher(), "run", *passed, -1, "", somebody_else, prepared.environment.python, "-c", "print('ran')")
+    try:
+        done = subprocess.run(list(map(str, words)), pass_fds=passed, capture_output=True, text=True, check=False)
+    finally:
+        prepared.close()
+        ours.close()
+        theirs.close()
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "who asked for it has ended" in done.stderr

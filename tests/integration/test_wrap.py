@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import filecmp
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,17 +36,6 @@ if TYPE_CHECKING:
 
 KINDS = [*MAKERS, pytest.param("uv", marks=pytest.mark.index)]
 LINE = "import sys; open(sys.argv[1], 'a').write(sys.argv[2])"  # adds a line to a file
-
-
-@pytest.fixture(scope="module")
-def uv(person: Person) -> Iterator[Path]:
-    """The program uv, installed for this person."""
-    place = person.directory("uv")
-    done = person.run([sys.executable, "-m", "pip", "install", "-q", "--target", str(place), "uv"])
-    if done.returncode:
-        lacking("index", f"uv cannot be installed: {done.stderr}")
-    yield place / "bin" / "uv"
-    shutil.rmtree(place, ignore_errors=True)
 
 
 def uv_maker(uv: Path) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from harness import lacking
-from vm import apparmor, kernels, machine
+from vm import apparmor, kernels, machine, visiting
 from vm.scenarios import Refusal, Scenario, chosen
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
@@ -53,22 +52,14 @@ class Visit:
 
 def visit(scenario: Scenario) -> Visit:
     """Boot the machine and try everything in it."""
-    if missing := machine.lacks():
-        lacking("vm", f"there is no {missing}")
-    kernel = kernels.find(scenario.kernel)
-    if kernel is None or (scenario.policy and not apparmor.is_there()):
-        lacking("vm", "kernel or AppArmor's compiler was not fetched: cd tests && python -m vm fetch")
-    assert kernel is not None
+    kernel = visiting.find(scenario.kernel, needs=not scenario.policy or apparmor.is_there())
     if scenario.systemd and not machine.SYSTEMD.exists():
         lacking("vm", "there is no systemd: apt-get install systemd libpam-systemd dbus-user-session")
     asked = {
         "backends": [*scenario.lacking], "degraded": scenario.degraded, "delegated": scenario.delegated,
         "systemd": scenario.systemd,
     }  # fmt: skip
-    argv = [sys.executable, f"{machine.CONTROL}/guest.py", json.dumps(asked)]
-    done = machine.run(kernel, scenario.setting(), argv, files={"guest.py": GUEST.read_bytes()}, seconds=800)
-    assert done.returncode == 0, f"guest.py ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-    return Visit(scenario, json.loads(done.stdout))
+    return Visit(scenario, visiting.look(kernel, scenario.setting(), GUEST, asked, seconds=800))
 
 
 @pytest.fixture(scope="module", params=chosen(), ids=lambda scenario: scenario.name)

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import lacking
-from vm import apparmor, kernels, machine
+from vm import apparmor, visiting
 from vm.scenarios import Profiled, profiled
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(1500)]
@@ -39,18 +37,10 @@ class Visit:
 
 def visit(scenario: Profiled) -> Visit:
     """Boot the machine and try everything in it."""
-    if missing := machine.lacks():
-        lacking("vm", f"there is no {missing}")
-    kernel = kernels.find(scenario.kernel)
     suites = {scenario.suite} | ({apparmor.SUITE} if scenario.policy else set())
-    if kernel is None or not all(map(apparmor.is_there, suites)):
-        lacking("vm", "kernel or AppArmor's compiler was not fetched: cd tests && python -m vm fetch")
-    assert kernel is not None
+    kernel = visiting.find(scenario.kernel, needs=all(map(apparmor.is_there, suites)))
     asked = {"backend": scenario.backend, "pip": scenario.ci, "root": scenario.ci}
-    argv = [sys.executable, f"{machine.CONTROL}/guest.py", json.dumps(asked)]
-    done = machine.run(kernel, scenario.setting(), argv, files={"guest.py": GUEST.read_bytes()}, seconds=1400)
-    assert done.returncode == 0, f"guest.py ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-    return Visit(scenario, json.loads(done.stdout))
+    return Visit(scenario, visiting.look(kernel, scenario.setting(), GUEST, asked, seconds=1400))
 
 
 @pytest.fixture(scope="module", params=profiled(), ids=lambda scenario: scenario.name)

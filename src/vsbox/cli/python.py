@@ -67,18 +67,19 @@ def python(arguments: tuple[str, ...], **options: Any) -> None:
     ARGUMENTS are Python's; options of vsbox come before them. Code inside sees the script that is
     named, the packages and the system's programs, no network, nothing else of yours.
     """
-    from vsbox.launch import cell
+    from vsbox.launch.cell import Wanted
     from vsbox.launch.foreground import run_python
     from vsbox.launch.limits import Limits
+    from vsbox.launch.paths import resolve
 
     workdir = None if options["workdir"] is None else _directory(options["workdir"])
-    wanted = cell.Wanted(
+    wanted = Wanted(
         packages=options["packages"],
         workdir=workdir,
         mount_point=workdir or "/mnt",
         network=options["network"],
-        read=tuple(map(cell.resolve, options["read"])),
-        write=tuple(map(cell.resolve, options["write"])),
+        read=tuple(map(resolve, options["read"])),
+        write=tuple(map(resolve, options["write"])),
         limits=Limits(memory_bytes=options["memory"]),
         backend=options["backend"],
     )
@@ -88,9 +89,9 @@ def python(arguments: tuple[str, ...], **options: Any) -> None:
 def _directory(path: str) -> str:
     from pathlib import Path
 
-    from vsbox.launch import cell
+    from vsbox.launch.paths import resolve
 
-    real = cell.resolve(path)
+    real = resolve(path)
     if not Path(real).is_dir():
         raise UsageError(f"cannot use {path} as the working directory: it is not a directory")
     return real

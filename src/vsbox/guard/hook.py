@@ -356,7 +356,12 @@ class Guard:
                 os.close(number)
             return
 
-    # ---- the events ----
+
+# ---- the events ----
+
+
+class Events(Guard):
+    """What of each event is to be checked; its arguments are those of the table in Python's documentation."""
 
     def opened(self, args):
         path, mode, flags = args
@@ -365,103 +370,107 @@ class Guard:
         writes = flags & WRITING
         self.check("write" if writes else "read", path, 2 if writes else 1, may_make=flags & os.O_CREAT)
 
+    def reading(self, operation):
+        return lambda args: self.check(operation, args[0] if args[0] is not None else ".", 1)
+
+    def changing(self, operation, index=0, fd_index=None, resolve_last=False):
+        def handle(args):
+            if fd_index is None or len(args) <= fd_index or args[fd_index] in (-1, None):
+                self.check(operation, args[index], 2, resolve_last)
+
+        return handle
+
+    def both(self, operation):
+        first, second = self.changing(operation, 0, 2), self.changing(operation, 1, 3)
+        return lambda args: (first(args), second(args))
+
+    def started(self, args):
+        self.about_to_start()
+
+    def executed(self, args):
+        self.about_to_start()
+        if args[0] and os.sep in os.fsdecode(args[0]):
+            self.check("execute", args[0], 1)
+
+    def executed_with(self, path, variables):
+        def handle(args):
+            self.given(args[variables] if len(args) > variables else None)
+            self.executed(args[path:])
+
+        return handle
+
+    def in_terminal(self, args):
+        if args[0]:
+            self.executed(args[0][:1])
+
+    def loaded(self, args):
+        if isinstance(args[0], (str, bytes)) and os.sep in os.fsdecode(args[0]):
+            self.check("load", args[0], 1)
+
+    def imported(self, args):
+        if args[1]:
+            self.check("load", args[1], 1)
+
+    def database(self, args):
+        name = os.fsdecode(args[0]) if not isinstance(args[0], int) else ""
+        if not name or name == ":memory:" or name.startswith("file:"):
+            return
+        try:
+            self.check("open", name, 1 if os.path.exists(name) else 2, may_make=True)
+        except SandboxPermissionError as error:
+            from _sqlite3 import OperationalError
+
+            bases = (type(error), OperationalError)  # what programs catch
+            kind = type("SandboxDatabaseError", bases, {"__module__": "vsbox"})
+            raise kind(error.errno, error.strerror, error.filename) from None
+
     def watches_network(self):
         return self.offline or self.observed
 
+    def connected(self, args):
+        address = args[1]
+        if isinstance(address, (str, bytes)):
+            if address and address[:1] not in ("\0", b"\0"):
+                self.check("connect", address, 1)
+        elif self.watches_network() and isinstance(address, tuple) and address and not is_own_host(address[0]):
+            self.deny_network("connect", "%s port %s" % (address[0], address[1] if len(address) > 1 else "?"))
+
+    def resolved(self, args):
+        host = args[0].decode("ascii", "replace") if isinstance(args[0], bytes) else args[0]
+        if self.watches_network() and isinstance(host, str) and not is_own_host(host) and not is_address(host):
+            if host != os.uname().nodename and host not in read_text("/etc/hosts").split():
+                from _socket import EAI_AGAIN, gaierror
+
+                name = "SandboxResolveError"  # what programs catch
+                error = type(name, (SandboxPermissionError, gaierror), {"__module__": "vsbox"})
+                self.deny_network("resolve", host, error, EAI_AGAIN, "Temporary failure in name resolution")
+
+    def made(self, args):  # without namespaces the filter refuses the socket itself
+        internet = args[1] in (2, 10)  # AF_INET, AF_INET6
+        if self.offline and self.tier == "landlock" and internet and not self.observed:
+            self.deny_network("connect", "the network", number=EACCES)
+
+    def changed_variable(self, args):
+        if args[0] in (b"VSBOX_SHOWN", "VSBOX_SHOWN") and self.tier == "none":
+            self.refuse("change what this start is granted")
+
+    def given(self, variables):
+        """Without kernel limits a variable says what a start is granted: no other value of it is handed on."""
+        if self.tier == "none" and variables:
+            for name, value in dict(variables).items():
+                if os.fsdecode(name) == "VSBOX_SHOWN" and os.fsdecode(value) != os.environ.get("VSBOX_SHOWN"):
+                    self.refuse("change what another start is granted")
+
+    def asked_for(self, args):
+        raise Present
+
+    def guarded(self, args):
+        if type(args[0]) is type(install) and args[0].__code__.co_filename == OWN_FILE:
+            raise SandboxPermissionError(EACCES, "%s (the sandbox's guard cannot be changed)" % os.strerror(EACCES))
+
     def handlers(self):
         """Return event -> function of its arguments; what is not in it is nobody's business here."""
-
-        def reading(operation):
-            return lambda args: self.check(operation, args[0] if args[0] is not None else ".", 1)
-
-        def changing(operation, index=0, fd_index=None, resolve_last=False):
-            def handle(args):
-                if fd_index is None or len(args) <= fd_index or args[fd_index] in (-1, None):
-                    self.check(operation, args[index], 2, resolve_last)
-
-            return handle
-
-        def both(operation):
-            first, second = changing(operation, 0, 2), changing(operation, 1, 3)
-            return lambda args: (first(args), second(args))
-
-        def started(args):
-            self.about_to_start()
-
-        def executed(args):
-            self.about_to_start()
-            if args[0] and os.sep in os.fsdecode(args[0]):
-                self.check("execute", args[0], 1)
-
-        def loaded(args):
-            if isinstance(args[0], (str, bytes)) and os.sep in os.fsdecode(args[0]):
-                self.check("load", args[0], 1)
-
-        def imported(args):
-            if args[1]:
-                self.check("load", args[1], 1)
-
-        def database(args):
-            name = os.fsdecode(args[0]) if not isinstance(args[0], int) else ""
-            if not name or name == ":memory:" or name.startswith("file:"):
-                return
-            try:
-                self.check("open", name, 1 if os.path.exists(name) else 2, may_make=True)
-            except SandboxPermissionError as error:
-                from _sqlite3 import OperationalError
-
-                bases = (type(error), OperationalError)  # what programs catch
-                kind = type("SandboxDatabaseError", bases, {"__module__": "vsbox"})
-                raise kind(error.errno, error.strerror, error.filename) from None
-
-        def connected(args):
-            address = args[1]
-            if isinstance(address, (str, bytes)):
-                if address and address[:1] not in ("\0", b"\0"):
-                    self.check("connect", address, 1)
-            elif self.watches_network() and isinstance(address, tuple) and address and not is_own_host(address[0]):
-                self.deny_network("connect", "%s port %s" % (address[0], address[1] if len(address) > 1 else "?"))
-
-        def resolved(args):
-            host = args[0].decode("ascii", "replace") if isinstance(args[0], bytes) else args[0]
-            if self.watches_network() and isinstance(host, str) and not is_own_host(host) and not is_address(host):
-                if host != os.uname().nodename and host not in read_text("/etc/hosts").split():
-                    from _socket import EAI_AGAIN, gaierror
-
-                    name = "SandboxResolveError"  # what programs catch
-                    error = type(name, (SandboxPermissionError, gaierror), {"__module__": "vsbox"})
-                    self.deny_network("resolve", host, error, EAI_AGAIN, "Temporary failure in name resolution")
-
-        def made(args):  # without namespaces the filter refuses the socket itself
-            internet = args[1] in (2, 10)  # AF_INET, AF_INET6
-            if self.offline and self.tier == "landlock" and internet and not self.observed:
-                self.deny_network("connect", "the network", number=EACCES)
-
-        def changed_variable(args):
-            if args[0] in (b"VSBOX_SHOWN", "VSBOX_SHOWN") and self.tier == "none":
-                self.refuse("change what this start is granted")
-
-        def given(variables):
-            """Without kernel limits a variable says what a start is granted: no other value of it is handed on."""
-            if self.tier == "none" and variables:
-                for name, value in dict(variables).items():
-                    if os.fsdecode(name) == "VSBOX_SHOWN" and os.fsdecode(value) != os.environ.get("VSBOX_SHOWN"):
-                        self.refuse("change what another start is granted")
-
-        def executed_with(path, variables):
-            def handle(args):
-                given(args[variables] if len(args) > variables else None)
-                executed(args[path:])
-
-            return handle
-
-        def asked_for(args):
-            raise Present
-
-        def guarded(args):
-            if type(args[0]) is type(install) and args[0].__code__.co_filename == OWN_FILE:
-                raise SandboxPermissionError(EACCES, "%s (the sandbox's guard cannot be changed)" % os.strerror(EACCES))
-
+        reading, changing, both = self.reading, self.changing, self.both
         table = {
             "open": self.opened, "os.listdir": reading("list"), "os.scandir": reading("list"),
             "os.chdir": reading("enter") if self.tier != "landlock" else lambda args: None,  # Landlock lets it pass
@@ -470,16 +479,16 @@ class Guard:
             "os.symlink": changing("create", 1, 2), "os.truncate": changing("truncate", resolve_last=True),
             "os.chmod": changing("change", 0, 2, True), "os.chown": changing("change", 0, 3, True),
             "os.utime": changing("change", 0, 3, True), "os.setxattr": changing("change", resolve_last=True),
-            "os.removexattr": changing("change", resolve_last=True), "sqlite3.connect": database,
-            "ctypes.dlopen": loaded,
-            "import": imported, "os.exec": executed_with(0, 2), "os.posix_spawn": executed_with(0, 2),
-            "os.spawn": executed_with(1, 3), "subprocess.Popen": executed_with(0, 3),
-            "os.putenv": changed_variable, "os.unsetenv": changed_variable,
-            "pty.spawn": lambda a: executed(a[0][:1]) if a[0] else None,
-            "socket.__new__": made, "socket.connect": connected, "socket.sendto": connected,
-            "socket.sendmsg": connected, "socket.getaddrinfo": resolved, "socket.gethostbyname": resolved,
-            "vsbox.guard": asked_for, "object.__setattr__": guarded, "object.__delattr__": guarded,
-            **dict.fromkeys(SPAWNING, started),
+            "os.removexattr": changing("change", resolve_last=True), "sqlite3.connect": self.database,
+            "ctypes.dlopen": self.loaded, "import": self.imported, "pty.spawn": self.in_terminal,
+            "os.exec": self.executed_with(0, 2), "os.posix_spawn": self.executed_with(0, 2),
+            "os.spawn": self.executed_with(1, 3), "subprocess.Popen": self.executed_with(0, 3),
+            "os.putenv": self.changed_variable, "os.unsetenv": self.changed_variable,
+            "socket.__new__": self.made, "socket.connect": self.connected, "socket.sendto": self.connected,
+            "socket.sendmsg": self.connected,
+            "socket.getaddrinfo": self.resolved, "socket.gethostbyname": self.resolved,
+            "vsbox.guard": self.asked_for, "object.__setattr__": self.guarded, "object.__delattr__": self.guarded,
+            **dict.fromkeys(SPAWNING, self.started),
         }  # fmt: skip
         return {event: answering(handle) for event, handle in table.items()}
 
@@ -516,7 +525,7 @@ def handlers_for(config: "dict", learned: "set | None" = None, observed: bool = 
 
     ``learned``: filled with directories that the kernel grants. ``observed``: the launcher hears of what is touched.
     """
-    guard = Guard(config)
+    guard = Events(config)
     guard.observed = observed
     guard.learned = set() if learned is None or observed else learned
     return guard.handlers()

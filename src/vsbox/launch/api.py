@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import IO, Any, Final, Literal
 
 from vsbox.errors import UsageError
-from vsbox.launch import cell
+from vsbox.launch import cell, paths
 from vsbox.launch import files as trees
 from vsbox.launch.changes import ChangeSet, read_copy, read_overlay
 from vsbox.launch.limits import Limits
@@ -223,7 +223,7 @@ class _Call:
     def _captured(self, running: Running, copy: int | None, limits: Limits) -> ChangeSet | None:
         if self.changes != "capture" or self.workdir is None:
             return None
-        original = cell.resolve(self.workdir)
+        original = paths.resolve(self.workdir)
         if running.changes is not None:
             return read_overlay(running.changes, original, limits.disk_bytes)
         return read_copy(copy, original, limits.disk_bytes) if copy is not None else None
@@ -256,8 +256,8 @@ class _Call:
 
     def _read(self, path: str | os.PathLike[str]) -> bytes:
         """Return what a file of the caller's holds; one that code inside has swapped for something else is refused."""
-        real = cell.resolve(path, self._granted())
-        with os.fdopen(cell.open_resolved(real, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # type: ignore[attr-defined,unused-ignore]
+        real = paths.resolve(path, self._granted())
+        with os.fdopen(paths.open_resolved(real, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # type: ignore[attr-defined,unused-ignore]
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise UsageError(f"cannot use {os.fspath(path)}: it is not a regular file")
             data: bytes = file.read()
@@ -281,18 +281,18 @@ class _Call:
     def _script_inside(self, prepared: cell.Prepared) -> str:
         """Return where the script is seen: in the working directory, if it lies there."""
         granted = self._granted()
-        script = cell.resolve(self.script or "", granted)
-        workdir = None if self.workdir is None else cell.resolve(self.workdir, granted)
+        script = paths.resolve(self.script or "", granted)
+        workdir = None if self.workdir is None else paths.resolve(self.workdir, granted)
         return f"{prepared.workdir}{script[len(workdir) :]}" if workdir and is_below(script, workdir) else script
 
     def _granted(self) -> tuple[str, ...]:
         """Return what code inside may write to, as it is named: no link in there is followed."""
         listed = () if isinstance(self.writable, str) else tuple(self.writable)
         workdir = () if self.workdir is None or self.changes == "capture" else (self.workdir,)
-        return tuple(cell.follow(path)[0] for path in (*workdir, *self.write, *listed))
+        return tuple(paths.follow(path)[0] for path in (*workdir, *self.write, *listed))
 
     def _wanted(self, limits: Limits, *, waits: bool) -> cell.Wanted:
-        resolve = functools.partial(cell.resolve, written=self._granted())
+        resolve = functools.partial(paths.resolve, written=self._granted())
         named = None if isinstance(self.writable, str) else {resolve(path) for path in self.writable}
         if named is None and self.writable not in {"all", "none"}:
             raise UsageError(f"bad writable {self.writable!r}", hint='"all", "none", or a list of paths')
@@ -335,7 +335,7 @@ class _Call:
         path = prepared.host_workdir
         if path is None:
             return None
-        descriptor = cell.open_resolved(path, trees.DIRECTORY)
+        descriptor = paths.open_resolved(path, trees.DIRECTORY)
         stack.callback(os.close, descriptor)
         return descriptor
 
@@ -379,10 +379,10 @@ def _sink(target: Target, stack: contextlib.ExitStack, granted: Iterable[str]) -
 
 def _create(path: str | os.PathLike[str], granted: Iterable[str]) -> int:
     """Open a file to write to. Code inside may have put a link or a pipe in its place, where it could write before."""
-    real, links = cell.follow(path)
-    cell.refuse_links(path, links, {*cell.WRITTEN, *granted} if links else ())
+    real, links = paths.follow(path)
+    paths.refuse_links(path, links, {*paths.WRITTEN, *granted} if links else ())
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK  # type: ignore[attr-defined,unused-ignore]
-    descriptor = cell.open_resolved(real, flags)
+    descriptor = paths.open_resolved(real, flags)
     os.set_blocking(descriptor, True)  # type: ignore[attr-defined,unused-ignore]
     return descriptor
 

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import os
-import shutil
-import stat
-import sys
-import sysconfig
-import tempfile
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -23,21 +16,23 @@ from typing import Any, Final, Literal
 import msgspec
 
 from vsbox.backends import choose
-from vsbox.errors import CannotEnforceError, PolicyError, UsageError
+from vsbox.errors import CannotEnforceError, UsageError
 from vsbox.host.collect import collect, look_at
 from vsbox.host.facts import HostFacts
-from vsbox.launch.files import DIRECTORY, opened_directory, remove_tree
+from vsbox.launch.environment import Environment, find_environment
 from vsbox.launch.group import Group, make_group
-from vsbox.launch.limits import EXACT_BY_GROUP, WATCHED, DiskMeter, Limits, count_bytes
+from vsbox.launch.limits import EXACT_BY_GROUP, WATCHED, DiskMeter, Limits
+from vsbox.launch.paths import remember_written
 from vsbox.launch.process import Command, Running, Sink
+from vsbox.launch.scratch import copy_into, make_scratch
 from vsbox.plan.cell import CELL_ROOT, HOME, Cell, compile_cell
 from vsbox.plan.encode import encode
 from vsbox.plan.environment import search_path
-from vsbox.plan.model import Interpreter, Tier
+from vsbox.plan.model import Tier
 from vsbox.plan.project import is_protected_name
 from vsbox.plan.receipt import Receipt
 from vsbox.plan.system import candidates
-from vsbox.policy.grants import check_path, is_below
+from vsbox.policy.grants import check_path
 from vsbox.policy.model import Limits as KernelLimits
 from vsbox.policy.model import Policy
 
@@ -46,8 +41,6 @@ Network = Literal["none", "host"]
 SPARE_TASKS: Final = 16
 """Above a limit of processes, so that the meter sees it passed and the kernel stops what outruns it."""
 MOST_PLANS: Final = 16
-SECONDS_TO_LOCK: Final = 60
-"""Between making a directory and locking it there is a moment."""
 BACKENDS: Final = ("native", "landlock")
 
 
@@ -83,85 +76,6 @@ def choose_tier(backend: str, facts: HostFacts) -> Tier:
     raise problems[0]
 
 
-# ---- the Python inside ----
-
-
-@dataclass(frozen=True)
-class Environment:
-    """The Python of a run: its path inside, what it runs from, where its prefix is, and mounts that put it there."""
-
-    python: str
-    interpreter: Interpreter
-    prefix: str
-    mounts: tuple[str, ...] = ()
-
-
-def find_environment(packages: str | None, tier: Tier) -> Environment:
-    """Return the Python of a box, of an environment, or the running one.
-
-    Raises:
-        UsageError: nothing there is any of these.
-    """
-    if packages is None:
-        return _running_environment()
-    root = resolve(packages)
-    noted = Path(root, "sandbox", "interpreter.json")
-    if noted.is_file():
-        interpreter = msgspec.json.decode(noted.read_bytes(), type=Interpreter)
-        if tier is Tier.NAMESPACES:
-            return Environment(f"{root}/bin/python", interpreter, root, ("--ro-bind", f"{root}/inside", root))
-        inside = f"{root}/inside"
-        return Environment(f"{inside}/bin/python", _with_tree(interpreter, inside), inside)
-    if not Path(root, "pyvenv.cfg").is_file():
-        raise UsageError(f"cannot use the packages of {packages}: it is neither a box nor an environment")
-    return _plain_environment(root)
-
-
-def _with_tree(interpreter: Interpreter, *trees: str) -> Interpreter:
-    return msgspec.structs.replace(interpreter, trees=tuple(dict.fromkeys((*trees, *interpreter.trees))))
-
-
-@functools.lru_cache(maxsize=1)
-def _running_environment() -> Environment:
-    real = os.path.realpath(sys.executable)
-    trees = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, os.path.dirname(os.path.dirname(real))}
-    libraries = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
-    return Environment(sys.executable, _interpreter(real, trees, libraries), sys.prefix)
-
-
-def _interpreter(executable: str, trees: Iterable[str], libraries: Iterable[str] = ()) -> Interpreter:
-    real = sorted({os.path.realpath(tree) for tree in trees} - {"/", "/usr"})
-    outermost = tuple(tree for tree in real if not any(tree != other and is_below(tree, other) for other in real))
-    known = tuple(sorted({path for path in libraries if path and os.path.isdir(path)}))
-    return Interpreter(executable, sys.version, outermost, known)
-
-
-def _plain_environment(root: str) -> Environment:
-    """Read where an environment's base is.
-
-    Security: the environment may lie where other code could write: nothing is granted for its sake that is no Python.
-
-    Raises:
-        PolicyError: it is not.
-    """
-    lines = Path(root, "pyvenv.cfg").read_text(encoding="utf-8", errors="replace").splitlines()
-    settings = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
-    python = f"{root}/bin/python"
-    real = os.path.realpath(python)
-    home = os.path.realpath(settings.get("home", os.path.dirname(real)))
-    bases = {os.path.dirname(home), os.path.dirname(os.path.dirname(real))} - {root, "/", "/usr"}
-    for base in bases:
-        if not any(Path(base).glob("lib*/py*/os.py")):
-            raise PolicyError(
-                f"cannot use the packages of {root}: they are said to run from {base}, which holds no Python",
-                hint="look at bin/python and pyvenv.cfg there: has other code changed them?",
-            )
-    return Environment(python, _interpreter(real, {root, *bases}), root)
-
-
-# ---- what is asked ----
-
-
 @dataclass(frozen=True)
 class Wanted:
     """The arguments of a run that make its policy; paths absolute and free of links."""
@@ -180,89 +94,6 @@ class Wanted:
     backend: str = "auto"
     allow_degraded: tuple[str, ...] = ()
     waits: bool = False
-
-
-MOST_REMEMBERED: Final = 10_000
-MOST_LINKS: Final = 40
-WRITTEN: Final[OrderedDict[str, None]] = OrderedDict()
-"""Directories that code inside could write to since this process started: it may have made links there."""
-
-
-def remember_written(paths: Iterable[str]) -> None:
-    """Note directories as such that code inside may write to."""
-    for path in paths:
-        WRITTEN[path] = None
-    while len(WRITTEN) > MOST_REMEMBERED:
-        WRITTEN.popitem(last=False)
-
-
-def follow(path: str | os.PathLike[str]) -> tuple[str, tuple[str, ...]]:
-    """Return where a path leads at this moment, and the links on the way.
-
-    Raises:
-        UsageError: they lead in a circle.
-    """
-    place, links = "/", []
-    rest = [*reversed(os.path.join(os.getcwd(), os.path.expanduser(os.fspath(path))).split("/"))]
-    while rest:
-        part = rest.pop()
-        if part == "..":
-            place = os.path.dirname(place)
-        if part in {"", ".", ".."}:
-            continue
-        here = os.path.join(place, part)
-        try:
-            target = os.readlink(here)
-        except OSError:
-            place = here
-            continue
-        links.append(here)
-        if len(links) > MOST_LINKS:
-            raise UsageError(f"cannot use {os.fspath(path)}: too many links")
-        place = "/" if target.startswith("/") else place
-        rest += reversed(target.split("/"))
-    return place, tuple(links)
-
-
-def refuse_links(path: str | os.PathLike[str], links: Iterable[str], written: Collection[str]) -> None:
-    """Refuse a path that leads through a link which code inside could have made.
-
-    Raises:
-        PolicyError: there is such a link.
-    """
-    for link in links:
-        if any(str(parent) in written for parent in Path(link).parents):
-            raise PolicyError(
-                f"cannot use {os.fspath(path)}: {link} is a link that code inside could have made",
-                hint="name what it leads to, if that is what you mean",
-            )
-
-
-def resolve(path: str | os.PathLike[str], written: Iterable[str] = ()) -> str:
-    """Return where a path that the caller names leads at this moment.
-
-    Security: code inside that may write to a directory may make a link there, and wait for the next run that is given
-    it. So none is followed in what was granted for writing since this process started, or is in ``written``.
-
-    Raises:
-        UsageError: nothing is there.
-        PolicyError: it leads through a link that code inside could have made.
-    """
-    real, links = follow(path)
-    if not os.path.exists(real):
-        raise UsageError(f"cannot use {os.fspath(path)}: it does not exist")
-    refuse_links(path, links, {*WRITTEN, *written} if links else ())
-    return real
-
-
-def open_resolved(path: str, flags: int) -> int:
-    """Open a resolved path; a link that has come into the way since is not followed."""
-    root = os.open("/", DIRECTORY)
-    try:
-        with opened_directory(root, Path(path).parts[1:-1], search=True) as directory:
-            return os.open(os.path.basename(path) or ".", flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=directory)  # type: ignore[attr-defined,unused-ignore]
-    finally:
-        os.close(root)
 
 
 @dataclass
@@ -393,7 +224,7 @@ def _prepare(
     wanted: Wanted, variables: Mapping[str, str], tier: Tier, environment: Environment, stack: contextlib.ExitStack
 ) -> Prepared:
     namespaces = tier is Tier.NAMESPACES
-    scratch = None if namespaces else _make_scratch(stack)
+    scratch = None if namespaces else make_scratch(stack)
     source = wanted.workdir
     if scratch is not None:
         wanted, source = _without_namespaces(wanted, scratch), None if wanted.capture else source
@@ -446,64 +277,10 @@ def _without_namespaces(wanted: Wanted, scratch: str) -> Wanted:
         )
     if wanted.capture and wanted.workdir is not None:
         workdir = f"{scratch}/work"
-        _copy(wanted.workdir, workdir, wanted.limits.disk_bytes)
+        copy_into(wanted.workdir, workdir, wanted.limits.disk_bytes)
     return dataclasses.replace(
         wanted, mount_point=workdir, workdir=None if wanted.capture else wanted.workdir, capture=False
     )
-
-
-def _copy(source: str, target: str, most_bytes: int) -> None:
-    """Copy a directory for a run that may change it.
-
-    Raises:
-        UsageError: it is larger than the private areas may be.
-    """
-    if any(total > most_bytes for total in count_bytes(Path(source), to_copy=True)):
-        raise UsageError(f"cannot copy {source}: it is larger than {most_bytes} bytes", hint="raise limits.disk_bytes")
-    try:
-        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=_special)
-    except (OSError, shutil.Error, RecursionError) as error:
-        raise UsageError(f"cannot copy {source}: not all of it can be read") from error
-
-
-def _special(directory: str, names: list[str]) -> set[str]:
-    """Return pipes, sockets and devices: a copy of one is another one, and opening one may wait for ever."""
-    copied = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}
-    return {name for name in names if stat.S_IFMT(os.lstat(os.path.join(directory, name)).st_mode) not in copied}
-
-
-SCRATCH: Final = "vsbox-run-"
-
-
-def _make_scratch(stack: contextlib.ExitStack) -> str:
-    """Make a directory of the host for what is private; locked, so that it is known to be in use."""
-    sweep()
-    scratch = os.path.realpath(tempfile.mkdtemp(prefix=SCRATCH))
-    stack.callback(remove_tree, scratch)
-    lock = os.open(scratch, DIRECTORY)
-    stack.callback(os.close, lock)
-    fcntl.flock(lock, fcntl.LOCK_EX)  # type: ignore[attr-defined,unused-ignore]
-    for name in ("home", "tmp", "work"):
-        os.mkdir(f"{scratch}/{name}", 0o700)
-    return scratch
-
-
-@functools.lru_cache(maxsize=1)
-def sweep() -> None:
-    """Remove what programs that were killed left behind; once in the life of a process."""
-    for path in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
-        with contextlib.suppress(OSError):
-            status = path.lstat()
-            is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()  # type: ignore[attr-defined,unused-ignore]
-            if not is_own or status.st_mtime > time.time() - SECONDS_TO_LOCK:
-                continue
-            path.chmod(0o700)
-            lock = os.open(path, DIRECTORY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[attr-defined,unused-ignore]
-                remove_tree(str(path))
-            finally:
-                os.close(lock)
 
 
 def _group(limits: Limits, *, namespaces: bool) -> Group:
@@ -581,4 +358,4 @@ def watch_private_areas(running: Running, disk_bytes: int) -> None:
     running.watch_disks(look)
 
 
-__all__ = ["Prepared", "Wanted", "prepare", "resolve", "start", "watch_private_areas"]
+__all__ = ["Prepared", "Wanted", "prepare", "start", "watch_private_areas"]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from vsbox.launch import cell
+from vsbox.launch import cell, paths
 from vsbox.launch.process import End, Running
 from vsbox.policy.grants import is_below
 
@@ -55,7 +55,7 @@ def run_python(arguments: Sequence[str], wanted: cell.Wanted, *, timeout: float 
     words = list(arguments)
     index = find_script(words)
     if index is not None:
-        words[index] = cell.resolve(words[index])
+        words[index] = paths.resolve(words[index])
         if not _is_visible(words[index], wanted):
             wanted = dataclasses.replace(wanted, read=(*wanted.read, words[index]))
     variables = {name: os.environ[name] for name in PASSED if name in os.environ}

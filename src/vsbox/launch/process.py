@@ -125,7 +125,8 @@ class Running:
             theirs.close()
 
     def _start(self, command: Command, theirs: socket.socket) -> None:
-        words = [find_launcher(), "run", command.plan, theirs.fileno(), command.kept, self.group.word, *command.argv]
+        channels = (command.plan, theirs.fileno(), command.kept)
+        words = [find_launcher(), "run", *channels, self.group.word, os.getpid(), *command.argv]
         descriptors = [command.plan, theirs.fileno(), *([command.kept] if command.kept >= 0 else [])]
         read: dict[int, Output] = {}
         handed: list[int] = []

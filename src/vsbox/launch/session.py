@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
-import base64
 import contextlib
 import functools
 import json
@@ -15,117 +13,31 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from vsbox.errors import SessionError
-from vsbox.launch import cell
+from vsbox.launch import cell, paths
 from vsbox.launch import files as trees
 from vsbox.launch.limits import Limits
 from vsbox.launch.process import Running
-from vsbox.launch.result import LimitHit, Outcome, Violation
+from vsbox.launch.reply import Answer, Reply, Value, decoded
+from vsbox.launch.result import LimitHit, Outcome
 from vsbox.plan.receipt import Receipt
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from vsbox.launch.session_async import AsyncSandbox
+
 WORKER: Final = Path(__file__).with_name("worker.py")
 KEPT_INSIDE: Final = 4
 """``native/cell.c``, FD_KEPT."""
 MOST_ANSWER_BYTES: Final = 512 << 20
-MOST_TEXT: Final = 1 << 16
-MOST_DATA: Final = 8 << 20
-MOST_BASE64: Final = MOST_DATA // 3 * 4 + 4
-MOST_ARTIFACTS: Final = 32
-"""What ``worker.py`` keeps to; code inside is asked to no more than it is trusted."""
 SECONDS_TO_START: Final = 60.0
 SECONDS_TO_INTERRUPT: Final = 1.0
 """For code to end after KeyboardInterrupt; a session whose code does not is ended."""
-
-
-class Artifact(msgspec.Struct, frozen=True):
-    """Something to look at that a call left: a figure, a table. ``media``: its media type, like ``image/png``."""
-
-    name: str
-    media: str
-    data: bytes
-
-
-class Value(msgspec.Struct, frozen=True):
-    """The value of a call's last line: its type's name, its text, and itself where JSON can hold it (``json``)."""
-
-    type: str
-    text: str
-    json: str | None = None
-
-    @property
-    def data(self) -> Any:
-        """The value itself: numbers, text, lists and mappings of these.
-
-        Raises:
-            ValueError: JSON cannot hold it; ``text`` is what there is.
-        """
-        if self.json is None:
-            raise ValueError(f"a {self.type} is no plain data: see its text")
-        try:
-            return json.loads(self.json)
-        except RecursionError:
-            raise ValueError(f"a {self.type} is nested too deeply: see its text") from None
-
-
-class Reply(msgspec.Struct, frozen=True):
-    """What one call came to.
-
-    ``outcome`` is ``exited`` where the code came to its end or to an exception (``error``: its type, and the traceback
-    as text in ``traceback``); ``timeout`` or ``cancelled`` where it was interrupted. ``alive``: the session goes on.
-    """
-
-    outcome: Outcome
-    stdout: str
-    stderr: str
-    value: Value | None = None
-    error: str | None = None
-    traceback: str = ""
-    artifacts: tuple[Artifact, ...] = ()
-    limit: LimitHit | None = None
-    alive: bool = True
-    wall_seconds: float = 0.0
-    violations: tuple[Violation, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether the code came to its end."""
-        return self.outcome is Outcome.EXITED and self.error is None
-
-
-class _Artifact(msgspec.Struct):
-    name: Annotated[str, msgspec.Meta(max_length=200)]
-    media: Literal["text/html", "image/png", "image/svg+xml"]
-    data: Annotated[str, msgspec.Meta(max_length=MOST_BASE64)]
-
-
-def _decoded(artifact: _Artifact) -> Artifact:
-    return Artifact(artifact.name, artifact.media, base64.b64decode(artifact.data, validate=True))
-
-
-class _Value(msgspec.Struct):
-    type: Annotated[str, msgspec.Meta(max_length=MOST_TEXT)]
-    text: Annotated[str, msgspec.Meta(max_length=MOST_TEXT)]
-    json: Annotated[str, msgspec.Meta(max_length=MOST_DATA)] | None = None
-
-
-class _Answer(msgspec.Struct):
-    """What the inside says. It is hostile: anything else ends the session."""
-
-    id: int
-    kind: Literal["value", "error", "exit", "interrupted"]
-    value: _Value | None = None
-    artifacts: Annotated[list[_Artifact], msgspec.Meta(max_length=MOST_ARTIFACTS)] = []
-    type: Annotated[str, msgspec.Meta(max_length=MOST_TEXT)] = ""
-    text: Annotated[str, msgspec.Meta(max_length=MOST_TEXT)] = ""
-    status: int = 0
 
 
 class Sandbox:
@@ -160,11 +72,11 @@ class Sandbox:
         self._limits = limits or Limits()
         self._wanted = cell.Wanted(
             packages=None if packages is None else os.fspath(packages),
-            workdir=None if workdir is None else cell.resolve(workdir),
+            workdir=None if workdir is None else paths.resolve(workdir),
             mount_point=mount_point,
             network=network,
-            read=tuple(map(cell.resolve, read)),
-            write=tuple(map(cell.resolve, write)),
+            read=tuple(map(paths.resolve, read)),
+            write=tuple(map(paths.resolve, write)),
             limits=msgspec.structs.replace(self._limits, cpu_seconds=None),  # the kernel would count all calls
             backend=backend,
             allow_degraded=tuple(allow_degraded),
@@ -177,7 +89,7 @@ class Sandbox:
         self._running: Running | None = None
         self._prepared: cell.Prepared | None = None
         self._number = 0
-        self._answer: _Answer | None = None
+        self._answer: Answer | None = None
         self._incoming = bytearray()
         self._outgoing = memoryview(b"")
 
@@ -224,7 +136,7 @@ class Sandbox:
     def _find_directory(self, stack: contextlib.ExitStack) -> int | None:
         running = self._started()
         if self._prepared is not None and self._prepared.host_workdir is not None:
-            descriptor = cell.open_resolved(self._prepared.host_workdir, trees.DIRECTORY)
+            descriptor = paths.open_resolved(self._prepared.host_workdir, trees.DIRECTORY)
             stack.callback(os.close, descriptor)
             return descriptor
         return running.directories[1] if len(running.directories) > 1 else None
@@ -250,6 +162,8 @@ class Sandbox:
 
     async def __aenter__(self) -> AsyncSandbox:
         """Start without blocking the event loop."""
+        from vsbox.launch.session_async import AsyncSandbox
+
         self._async = AsyncSandbox(self)
         await self._async.open()
         return self._async
@@ -352,7 +266,7 @@ class Sandbox:
         if answer.kind == "error":
             return Reply(Outcome.EXITED, "", "", error=answer.type, traceback=answer.text, limit=hit)
         value = None if answer.value is None else Value(answer.value.type, answer.value.text, answer.value.json)
-        return Reply(Outcome.EXITED, "", "", value=value, artifacts=tuple(map(_decoded, answer.artifacts)))
+        return Reply(Outcome.EXITED, "", "", value=value, artifacts=tuple(map(decoded, answer.artifacts)))
 
     def _send(self, running: Running, code: str) -> None:
         self._number += 1
@@ -398,9 +312,9 @@ class Sandbox:
 
     def _take(self, running: Running, packet: bytes) -> None:
         try:
-            answer = msgspec.json.decode(packet, type=_Answer)
+            answer = msgspec.json.decode(packet, type=Answer)
             for artifact in answer.artifacts:
-                _decoded(artifact)
+                decoded(artifact)
         except (msgspec.DecodeError, ValueError, RecursionError):
             running.end(Outcome.CANCELLED, LimitHit("answer", 0, len(packet)))
             return
@@ -455,88 +369,3 @@ if hasattr(os, "register_at_fork"):
 def running_end(returncode: int | None) -> str:
     """Return in words how the inside ended by itself."""
     return "the session has ended" if returncode is None else f"the session ended with {returncode}"
-
-
-class AsyncSandbox:
-    """The same for asyncio: every method is awaited.
-
-    A cancelled call interrupts the code; a session whose code does not heed that is ended.
-    """
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
-        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vsbox-session")
-
-    async def _do(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, functools.partial(function, *arguments, **options))
-
-    async def open(self) -> None:
-        """Start; ``async with`` does it."""
-        opening = asyncio.ensure_future(self._do(self._sandbox.open))
-        try:
-            await asyncio.shield(opening)
-        except BaseException:
-            await asyncio.wait({opening})  # it is not to be interrupted: what it has made is closed
-            await asyncio.shield(self._do(self._sandbox.close))
-            self._threads.shutdown(wait=False)
-            raise
-
-    async def run(self, code: str, *, timeout: float | None = None, limits: Limits | None = None) -> Reply:
-        """Run code and return what it came to."""
-        task = asyncio.ensure_future(self._do(self._sandbox.run, code, timeout=timeout, limits=limits))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            self._sandbox.interrupt()
-            done, _ = await asyncio.wait({task}, timeout=SECONDS_TO_INTERRUPT)
-            if not done:
-                running = self._sandbox._running  # noqa: SLF001 - its other half
-                if running is not None:
-                    running.cancel()
-                await asyncio.wait({task})
-            raise
-
-    def interrupt(self) -> None:
-        """Raise KeyboardInterrupt in the code that runs."""
-        self._sandbox.interrupt()
-
-    async def put(self, name: str, data: trees.Content) -> None:
-        """Write a file below the working directory."""
-        await self._do(self._sandbox.put, name, data)
-
-    async def get(self, name: str) -> bytes:
-        """Return what a file below the working directory holds."""
-        return await self._do(self._sandbox.get, name)
-
-    async def list(self) -> tuple[str, ...]:
-        """Return every file below the working directory."""
-        return await self._do(self._sandbox.list)
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can be used."""
-        return self._sandbox.alive
-
-    @property
-    def receipt(self) -> Receipt:
-        """What is enforced, and by which layer."""
-        return self._sandbox.receipt
-
-    @property
-    def pid(self) -> int:
-        """The launcher's process id."""
-        return self._sandbox.pid
-
-    async def close(self) -> None:
-        """End it with everything inside."""
-        running = self._sandbox._running  # noqa: SLF001
-        if running is not None:
-            running.cancel()
-        try:
-            await asyncio.shield(self._do(self._sandbox.close))
-        finally:
-            self._threads.shutdown(wait=True)
-
-
-__all__ = ["Artifact", "AsyncSandbox", "Reply", "Sandbox", "Value"]

@@ -14,11 +14,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from processes import wait_until
-from vsbox import ConflictError, Limits, Outcome, PolicyError, Sandbox, run
+from vsbox import ConflictError, Limits, Outcome, PolicyError, Sandbox, UsageError, run
 from vsbox.host.collect import find_launcher
 from vsbox.launch.cell import Wanted, prepare
 
@@ -164,6 +165,106 @@ def test_an_environment_grants_nothing_but_a_python(tier: str, directory: Path) 
     (venv / "pyvenv.cfg").write_text(f"home = {secret / 'bin'}\n")
     with pytest.raises(PolicyError, match="holds no Python"):
         run(show, packages=venv, backend=tier)
+
+
+@tiers
+def test_a_box_that_code_inside_forged_grants_nothing(tier: str, directory: Path) -> None:
+    secret = directory / "secret"
+    secret.mkdir()
+    (secret / "key").write_text("a canary")
+    work = directory / "work"
+    venv = work / "sub" / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    python = os.path.realpath(sys.executable)
+    show = f"print(open({str(secret / 'key')!r}).read())"
+    for trees in ([str(secret)], [str(secret / "key")], [str(directory)]):
+        noted = json.dumps({"executable": python, "version": "3", "trees": trees, "libraries": [str(secret)]})
+        forge = (
+            "import os, shutil\nos.makedirs('sandbox', exist_ok=True); os.makedirs('inside/bin', exist_ok=True)\n"
+            f"if not os.path.lexists('inside/bin/python'): os.symlink({python!r}, 'inside/bin/python')\n"
+            f"shutil.copy('pyvenv.cfg', 'inside')\nopen('sandbox/interpreter.json', 'w').write({noted!r})"
+        )
+        result = run("import os; os.chdir('sub/venv')\n" + forge, workdir=work, backend=tier)
+        assert result.ok, result.stderr
+        with pytest.raises(PolicyError, match="holds no Python"):
+            run(show, packages=venv, backend=tier)
+
+
+@tiers
+def test_a_python_that_code_inside_made_is_none(tier: str, directory: Path) -> None:
+    """Its library lies in a directory that was granted; what it is said to run from is the one above."""
+    (directory / "key").write_text("a canary")
+    (directory / "share").mkdir()
+    (directory / "share" / "key").write_text("a canary")
+    for name in ("libproject", "lib"):
+        work = directory / name
+        venv = work / "sub" / "venv"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+        made = "py" if name == "libproject" else "python%d.%d" % sys.version_info[:2]
+        code = (
+            f"import os; os.makedirs('{made}/encodings'); open('{made}/os.py', 'w'); "
+            f"open('{made}/encodings/__init__.py', 'w'); "
+            f"open('sub/venv/pyvenv.cfg', 'w').write('home = {directory}/bin')"
+        )
+        assert run(code, workdir=work, backend=tier).ok
+        with pytest.raises(PolicyError, match="holds no Python"):
+            run(f"print(open({str(directory / 'share' / 'key')!r}).read())", packages=venv, backend=tier)
+
+
+@tiers
+def test_of_a_base_only_a_python_is_seen(tier: str, directory: Path) -> None:
+    """Code of another process may have named a base that has nothing but a library where it wrote."""
+    (directory / "key").write_text("a canary")
+    library = directory / "lib" / "python3.9"
+    (library / "encodings").mkdir(parents=True)
+    (library / "os.py").touch()
+    (library / "encodings" / "__init__.py").touch()
+    venv = directory / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (venv / "pyvenv.cfg").write_text(f"home = {directory}/bin\n")
+    argv = ["/bin/cat", str(directory / "key"), str(library / "os.py")]
+    result = run(argv, packages=venv, backend=tier)
+    assert "a canary" not in result.stdout
+    assert "os.py" not in result.stderr
+    assert "key" in result.stderr
+
+
+@tiers
+def test_what_says_where_an_environment_runs_from_is_read_in_part(tier: str, directory: Path) -> None:
+    venv = directory / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    with (venv / "pyvenv.cfg").open("ab") as file:
+        file.truncate(1 << 40)
+    assert run(["/bin/true"], packages=venv, backend=tier).ok
+
+
+@tiers
+def test_a_session_follows_no_link_either(tier: str, directory: Path) -> None:
+    (directory / "secret").mkdir()
+    (directory / "secret" / "key").write_text("a canary")
+    work = directory / "work"
+    work.mkdir()
+    (work / "tree").symlink_to(directory / "secret")
+    (work / "file").symlink_to(directory / "secret" / "key")
+    os.mkfifo(work / "pipe")
+    with pytest.raises(PolicyError, match="could have made"):
+        Sandbox(workdir=work, read=[work / "tree"], backend=tier)
+    with pytest.raises(PolicyError, match="could have made"), Sandbox(
+        workdir=work, files={"x": work / "file"}, backend=tier
+    ):
+        pass
+    with Sandbox(workdir=work, backend=tier) as box:
+        with pytest.raises(PolicyError, match="could have made"):
+            box.put("x", work / "file")
+        with pytest.raises(UsageError, match="regular"):
+            box.put("x", work / "pipe")
+
+
+@tiers
+@pytest.mark.parametrize("options", [{"workdir": ""}, {"read": [""]}, {"write": [""]}, {"files": {"f": Path("")}}])
+def test_an_empty_path_is_no_directory(tier: str, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        run("pass", backend=tier, **options)
 
 
 def test_environments_in_a_working_directory_stay_as_they_are(directory: Path) -> None:

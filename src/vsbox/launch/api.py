@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -249,19 +248,8 @@ class _Call:
         given = self.files or {}
         for name in given:
             trees.check_name(name)
-        return {
-            name: self._read(content) if isinstance(content, os.PathLike) else trees.content_of(content)
-            for name, content in given.items()
-        }
-
-    def _read(self, path: str | os.PathLike[str]) -> bytes:
-        """Return what a file of the caller's holds; one that code inside has swapped for something else is refused."""
-        real = paths.resolve(path, self._granted())
-        with os.fdopen(paths.open_resolved(real, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # type: ignore[attr-defined,unused-ignore]
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UsageError(f"cannot use {os.fspath(path)}: it is not a regular file")
-            data: bytes = file.read()
-            return data
+        granted = self._granted() if given else ()
+        return {name: paths.content_of(content, granted) for name, content in given.items()}
 
     @property
     def _long_code(self) -> bytes | None:

@@ -211,7 +211,7 @@ def prepare(wanted: Wanted, variables: Mapping[str, str]) -> Prepared:
         VsboxError: it cannot be done here, or not as asked.
     """
     tier = choose_tier(wanted.backend, machine_facts())
-    environment = find_environment(wanted.packages, tier)
+    environment = find_environment(wanted.packages, tier, grants_to_write(wanted))
     stack = contextlib.ExitStack()
     try:
         return _prepare(wanted, variables, tier, environment, stack)

@@ -88,16 +88,6 @@ def opened_directory(
 Content = bytes | str | os.PathLike[str]
 
 
-def content_of(given: Content) -> bytes:
-    """Return what is to be in a file: bytes, text, or what another file holds."""
-    if isinstance(given, str):
-        return given.encode()
-    if isinstance(given, os.PathLike):
-        with open(given, "rb") as file:
-            return file.read()
-    return bytes(given)
-
-
 def put_file(root: int, name: str, data: bytes, *, mode: int = 0o644) -> None:
     """Write a file below a directory; what is there under that name is replaced."""
     path = check_name(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from processes import wait_until
-from vsbox import ConflictError, Limits, Outcome, PolicyError, Sandbox, run
+from vsbox import ConflictError, Limits, Outcome, PolicyError, Sandbox, UsageError, run
 from vsbox.host.collect import find_launcher
 from vsbox.launch.cell import Wanted, prepare
 
@@ -249,6 +250,93 @@ def test_a_comparison_ends(project: Path) -> None:
     patch = ChangeSet((Change("f", "file", content=new, before=(0o100644,), old_content=old),), "copy").patch()
     assert time.monotonic() - started < 5
     assert patch.startswith("--- a/f\n+++ b/f\n@@ -1,30000 +1,30000 @@\n")
+
+
+# ---- what others do to a directory that is captured ----
+
+
+@tiers
+def test_what_the_user_did_meanwhile_stays(tier: str, project: Path) -> None:
+    (project / "both").write_text("one\n")
+    code = (
+        "import os, time\nopen('both', 'a').write('code\\n')\nopen('mine', 'w').write('code\\n')\nos.remove('file')\n"
+        "print('ready', flush=True)\ntime.sleep(1)"
+    )
+
+    def edit(_: bytes) -> None:
+        (project / "both").write_text("user\n")
+        (project / "tree" / "below").write_text("user\n")
+        (project / "tree" / "new").write_text("user\n")
+
+    changes = run(code, workdir=project, changes="capture", stdout=edit, backend=tier).changes
+    assert changes is not None
+    files = changes.files
+    assert (files.created, files.modified, files.deleted) == (("mine",), ("both",), ("file",))
+    with pytest.raises(ConflictError, match="both: it has changed since"):
+        changes.apply(project)
+    changes.apply(project, only=["mine", "file"])
+    assert {path.name: path.read_text() for path in project.rglob("*") if path.is_file()} == {
+        "both": "user\n", "below": "user\n", "new": "user\n", "mine": "code\n",
+    }  # fmt: skip
+
+
+@tiers
+def test_what_the_user_removed_meanwhile_does_not_come_back(tier: str, project: Path) -> None:
+    code = "open('file', 'a').write('code\\n')\nimport time; print('ready', flush=True); time.sleep(1)"
+
+    def remove(_: bytes) -> None:
+        (project / "file").unlink(missing_ok=True)
+
+    changes = run(code, workdir=project, changes="capture", stdout=remove, backend=tier).changes
+    assert changes is not None
+    with pytest.raises(ConflictError, match="file: it has changed since"):
+        changes.apply(project)
+
+
+@tiers
+def test_what_becomes_a_pipe_is_removed(tier: str, project: Path) -> None:
+    code = (
+        "import os, shutil\nos.remove('file')\nos.mkfifo('file')\nos.mkfifo('p')\n"
+        "shutil.rmtree('tree')\nos.mkfifo('tree')"
+    )
+    changes = run(code, workdir=project, changes="capture", backend=tier).changes
+    assert changes is not None
+    assert changes.files.deleted == ("file", "tree", "tree/below")
+    changes.apply(project)
+    assert not list(project.iterdir())
+
+
+def test_nothing_of_elsewhere_is_copied(directory: Path) -> None:
+    """A live session swaps a directory and a link while its directory is copied for another run."""
+    private, workdir = directory / "private", directory / "w"
+    private.mkdir()
+    (private / "key").write_text("a canary")
+    (workdir / "d").mkdir(parents=True)
+    swap = (
+        f"import ctypes, os, threading, time\nos.symlink({str(private)!r}, 'l'); libc = ctypes.CDLL(None)\n"
+        "def swap():\n    while True: libc.renameat2(-100, b'd', -100, b'l', 2); time.sleep(0.0003)\n"
+        "threading.Thread(target=swap, daemon=True).start()"
+    )
+    look = "import os\nfor n in 'dl':\n    if not os.path.islink(n) and os.path.exists(f'{n}/key'): print('stolen')"
+    with Sandbox(workdir=workdir, backend="landlock") as box:
+        assert box.run(swap).ok
+        for _ in range(40):
+            with contextlib.suppress(UsageError):  # what moves cannot be copied
+                assert "stolen" not in run(look, workdir=workdir, changes="capture", backend="landlock").stdout
+
+
+def test_a_lease_does_not_hold_up_a_copy(directory: Path) -> None:
+    (directory / "f").write_text("f")
+    lease = (
+        "import fcntl, signal\nsignal.signal(signal.SIGIO, signal.SIG_IGN)\n"
+        "f = open('f', 'r+')\nfcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_WRLCK)"
+    )
+    with Sandbox(workdir=directory, backend="landlock") as box:
+        assert box.run(lease).ok
+        started = time.monotonic()
+        with pytest.raises(UsageError, match="cannot copy"):
+            run("pass", workdir=directory, changes="capture", backend="landlock")
+        assert time.monotonic() - started < 10
 
 
 # ---- sessions ----

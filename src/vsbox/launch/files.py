@@ -24,6 +24,8 @@ from vsbox.plan.project import is_protected_name
 DIRECTORY: Final = (
     os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 )
+READ: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+MAKE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 MOST_ENTRIES: Final = 200_000
 MOST_DEPTH: Final = 128
 
@@ -105,8 +107,7 @@ def put_file(root: int, name: str, data: bytes, *, mode: int = 0o644) -> None:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISDIR(os.lstat(path.name, dir_fd=directory).st_mode):
                 os.unlink(path.name, dir_fd=directory)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-        with os.fdopen(os.open(path.name, flags, mode, dir_fd=directory), "wb") as file:
+        with os.fdopen(os.open(path.name, MAKE, mode, dir_fd=directory), "wb") as file:
             file.write(data)
 
 
@@ -117,10 +118,9 @@ def get_file(root: int, name: str, most_bytes: int) -> bytes:
         OSError: there is none, or it is larger than ``most_bytes``.
     """
     path = check_name(name)
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(opened_directory(root, path.parts[:-1]))
-        file = stack.enter_context(os.fdopen(os.open(path.name, flags, dir_fd=directory), "rb"))
+        file = stack.enter_context(os.fdopen(os.open(path.name, READ, dir_fd=directory), "rb"))
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", name)
@@ -135,10 +135,14 @@ class Walk:
     ``is_complete`` says afterwards whether all could be seen. Security: code inside made the tree. It goes down
     ``MOST_DEPTH`` directories, each of which takes a descriptor while it is in there, and no further.
     ``make_readable``: a tree of ours that nobody uses any more; what the mode of a directory or file hides is opened.
+    ``directory``: the one that holds the entry which was yielded last, open until the next. ``closed``: directories
+    that were not looked into.
     """
 
     def __init__(self, root: int, prefix: str = "", *, make_readable: bool = False) -> None:
         self.is_complete = True
+        self.directory = root
+        self.closed: set[str] = set()
         self._root, self._prefix, self._opens = root, prefix, make_readable
 
     def __iter__(self) -> Iterator[tuple[str, os.stat_result]]:
@@ -157,7 +161,7 @@ class Walk:
                 except OSError:
                     self.is_complete = False
                     continue
-                path = f"{prefix}{name}"
+                path, self.directory = f"{prefix}{name}", directory
                 if self._opens and stat.S_ISREG(status.st_mode) and not status.st_mode & stat.S_IRUSR:
                     _change_mode(name, status, 0o400, directory)
                 yield path, status
@@ -179,6 +183,7 @@ class Walk:
             inner = os.open(name, DIRECTORY, dir_fd=above)
         except OSError:
             self.is_complete = False
+            self.closed.add(prefix[:-1])
         else:
             self._enter(levels, inner, prefix)
 
@@ -248,7 +253,15 @@ def _is_removed(name: str, directory: int) -> bool:
     return True
 
 
-def _mark(status: os.stat_result) -> tuple[int, ...]:
+def identity_of(status: os.stat_result) -> tuple[int, ...]:
+    """Return what tells that an entry is what it was: mode, size, time of change, inode; of a directory the inode."""
+    if stat.S_ISDIR(status.st_mode):
+        return stat.S_IFDIR, status.st_ino
+    return status.st_mode, status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def mark_of(status: os.stat_result) -> tuple[int, ...]:
+    """Return what tells any change of a file: code inside can set the other times, not that of a change of status."""
     return status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
@@ -267,7 +280,7 @@ def snapshot(root: int) -> Snapshot:
             found.is_complete = False
             return found
         if not stat.S_ISDIR(status.st_mode):
-            found[path] = _mark(status)
+            found[path] = mark_of(status)
     found.is_complete = walk.is_complete
     return found
 

@@ -294,6 +294,25 @@ def test_what_the_user_removed_meanwhile_does_not_come_back(tier: str, project: 
 
 
 @tiers
+def test_a_directory_that_became_a_link_is_not_followed(tier: str, directory: Path) -> None:
+    """A second run swaps the directory that changes were captured in for a link, or for another directory."""
+    private, workdir = directory / "private", directory / "w"
+    private.mkdir()
+    (workdir / "out").mkdir(parents=True)
+    changes = run("open('new', 'w')", workdir=workdir / "out", changes="capture", backend=tier).changes
+    assert changes is not None
+    swap = f"import os; os.rename('out', 'old'); os.symlink({str(private)!r}, 'out')"
+    assert run(swap, workdir=workdir, backend=tier).ok
+    with pytest.raises(PolicyError, match="could have made"):
+        changes.apply(workdir / "out")
+    assert run("import os; os.remove('out'); os.mkdir('out')", workdir=workdir, backend=tier).ok
+    with pytest.raises(ConflictError, match="not the directory"):
+        changes.apply(workdir / "out")
+    assert not list(private.iterdir())
+    assert changes.apply(workdir / "old") == ("new",)
+
+
+@tiers
 def test_what_becomes_a_pipe_is_removed(tier: str, project: Path) -> None:
     code = (
         "import os, shutil\nos.remove('file')\nos.mkfifo('file')\nos.mkfifo('p')\n"

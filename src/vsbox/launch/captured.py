@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Literal
 
 from vsbox.launch.changes import Change, ChangeSet
 from vsbox.launch.files import MOST_ENTRIES, READ, Walk, identity_of, mark_of, opened_directory
@@ -201,6 +201,11 @@ class _Reader:
         old = None if before is None else self._old(path, before)
         self.found.append(Change(path, "file", mode, content, before=before, old_content=old))
 
+    def result(self, method: Literal["overlay", "copy"]) -> ChangeSet:
+        """Return what was noted."""
+        status = os.fstat(self.lower)
+        return ChangeSet(tuple(self.found), method, self.is_complete, (status.st_dev, status.st_ino))
+
 
 def read_overlay(upper: int, original: Original, most_bytes: int) -> ChangeSet:
     """Return what the upper half of an overlay says. Source: https://docs.kernel.org/filesystems/overlayfs.html."""
@@ -212,7 +217,7 @@ def read_overlay(upper: int, original: Original, most_bytes: int) -> ChangeSet:
         if stat.S_ISDIR(status.st_mode) and _is_opaque(upper, path):
             reader.remove_below(path, unless=upper)
         reader.make(path, status)
-    return ChangeSet(tuple(reader.found), "overlay", reader.is_complete)
+    return reader.result("overlay")
 
 
 def read_copy(copy: int, original: Original, most_bytes: int) -> ChangeSet:
@@ -226,4 +231,4 @@ def read_copy(copy: int, original: Original, most_bytes: int) -> ChangeSet:
     for path, status in there.items():
         if original.copied.get(path) != mark_of(status):
             reader.make(path, status)
-    return ChangeSet(tuple(reader.found), "copy", reader.is_complete)
+    return reader.result("copy")

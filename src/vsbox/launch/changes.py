@@ -18,6 +18,7 @@ from typing import Final, Literal
 import msgspec
 
 from vsbox.errors import ConflictError, UsageError
+from vsbox.launch import paths
 from vsbox.launch.files import DIRECTORY, MAKE, Changes, check_name, identity_of, opened_directory, text_of
 from vsbox.plan.project import is_protected_name
 
@@ -53,6 +54,8 @@ class ChangeSet(msgspec.Struct, frozen=True):
     method: Literal["overlay", "copy"]
     is_complete: bool = True
     """Whether all that changed was read; else nothing of it is applied."""
+    directory: tuple[int, int] | None = None
+    """Device and inode of the directory that the run saw; applied to no other, if known."""
 
     def __bool__(self) -> bool:
         """Tell whether there is anything."""
@@ -81,13 +84,17 @@ class ChangeSet(msgspec.Struct, frozen=True):
 
         Raises:
             ConflictError: something there is not what it was any more, or is protected; nothing is changed.
-            UsageError: ``only`` names what is no change.
+            PolicyError: the directory is named through a link that code inside could have made.
+            UsageError: ``only`` names what is no change, or there is no such directory.
         """
         chosen = self._choose(only)
         if not self.is_complete:
             raise ConflictError("cannot apply these changes: not all of them could be read", hint="raise disk_bytes?")
-        root = os.open(os.path.realpath(directory), DIRECTORY)
+        root = paths.open_resolved(paths.resolve(directory), DIRECTORY)
         try:
+            status = os.fstat(root)
+            if self.directory not in {None, (status.st_dev, status.st_ino)}:
+                raise ConflictError(f"cannot apply to {os.fspath(directory)}: it is not the directory that the run saw")
             gone = {change.path for change in chosen if change.kind == "deleted"}
             for change in chosen:
                 if change.is_protected and not allow_protected:

@@ -312,6 +312,57 @@ def test_a_directory_that_became_a_link_is_not_followed(tier: str, directory: Pa
     assert changes.apply(workdir / "old") == ("new",)
 
 
+PLACES = (
+    "import os\nfor d in ('objects', 'refs'):\n    os.makedirs(f'sub/{d}')\nos.makedirs('env/bin')\n"
+    "os.makedirs('box/sandbox')\nos.makedirs('no/objects')\n"
+    "for f in ('sub/HEAD', 'sub/config', 'half/HEAD', 'env/pyvenv.cfg', 'env/bin/python', 'box/sandbox/sandbox.json', "
+    "'no/HEAD'):\n    open(f, 'w').close()"
+)
+IN_PLACES = ("box/sandbox/sandbox.json", "env/bin/python", "env/pyvenv.cfg", "half/HEAD", "sub/HEAD", "sub/config")
+
+
+@pytest.fixture
+def half(project: Path) -> Path:
+    """A directory that lacks nothing but HEAD to be a repository."""
+    for name in ("objects", "refs"):
+        (project / "half" / name).mkdir(parents=True)
+    return project
+
+
+@tiers
+def test_what_directories_hold_makes_them_protected(tier: str, half: Path) -> None:
+    changes = run(PLACES, workdir=half, changes="capture", backend=tier).changes
+    assert changes is not None
+    assert changes.files.protected == IN_PLACES
+    for path in IN_PLACES:
+        with pytest.raises(ConflictError, match="would execute"):
+            changes.apply(half, only=[path])
+    assert changes.apply(half, only=["no/HEAD"]) == ("no", "no/HEAD")
+    assert run(PLACES.replace("'no/", "'other/"), workdir=half, backend=tier).files.protected == IN_PLACES
+
+
+@tiers
+def test_a_directory_makes_a_repository(tier: str, directory: Path) -> None:
+    """The last that git asks for is a directory, and directories are not listed."""
+    code = "import os; os.makedirs('sub/objects'); open('sub/HEAD', 'w'); open('sub/config', 'w')"
+    assert run(code, workdir=directory, backend=tier).files.protected == ()
+    files = run("import os; os.mkdir('sub/refs')", workdir=directory, backend=tier).files
+    assert (files.created, files.modified, files.protected) == ((), (), ("sub/HEAD",))
+
+
+def test_two_halves_make_no_repository(half: Path) -> None:
+    """Neither of two change sets makes a repository, nor was there one: both together would."""
+    code = "import os; os.makedirs('sub/objects'); os.mkdir('sub/refs'); open('sub/config', 'w').close()"
+    one = run(code, workdir=half, changes="capture").changes
+    other = run("import os; os.mkdir('sub'); open('sub/HEAD', 'w').close()", workdir=half, changes="capture").changes
+    assert one is not None
+    assert other is not None
+    assert (one.files.protected, other.files.protected) == ((), ())
+    one.apply(half)
+    with pytest.raises(ConflictError, match="would execute"):
+        other.apply(half, only=["sub/HEAD"])
+
+
 @tiers
 def test_what_becomes_a_pipe_is_removed(tier: str, project: Path) -> None:
     code = (

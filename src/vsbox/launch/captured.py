@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import BinaryIO, Final, Literal
 
-from vsbox.launch.changes import Change, ChangeSet
+import msgspec
+
+from vsbox.launch.changes import Change, ChangeSet, protected_after
 from vsbox.launch.files import MOST_ENTRIES, READ, Walk, identity_of, mark_of, opened_directory
 from vsbox.launch.original import CHUNK_BYTES, Original
 
@@ -204,7 +206,12 @@ class _Reader:
     def result(self, method: Literal["overlay", "copy"]) -> ChangeSet:
         """Return what was noted."""
         status = os.fstat(self.lower)
-        return ChangeSet(tuple(self.found), method, self.is_complete, (status.st_dev, status.st_ino))
+        protected = protected_after(self.found, self._entries.__contains__)
+        changes = (
+            msgspec.structs.replace(change, is_protected=True) if change.path in protected else change
+            for change in self.found
+        )
+        return ChangeSet(tuple(changes), method, self.is_complete, (status.st_dev, status.st_ino))
 
 
 def read_overlay(upper: int, original: Original, most_bytes: int) -> ChangeSet:

@@ -11,7 +11,7 @@ import difflib
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 from typing import Final, Literal
 
@@ -20,10 +20,9 @@ import msgspec
 from vsbox.errors import ConflictError, UsageError
 from vsbox.launch import paths
 from vsbox.launch.files import DIRECTORY, MAKE, Changes, check_name, identity_of, opened_directory, text_of
-from vsbox.plan.project import is_protected_name
+from vsbox.launch.protected import Protected
 
 MOST_LINES: Final = 20_000
-ENVIRONMENT: Final = "pyvenv.cfg"
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -31,6 +30,7 @@ class Change(msgspec.Struct, frozen=True):
 
     ``kind`` is ``file`` (``content``), ``link`` (``target``), ``directory`` or ``deleted``; ``before`` the identity of
     what was there (mode, size, time of change in ns, inode), or nothing.
+    ``is_protected``: whether the user's own tools would execute it unasked.
     """
 
     path: str
@@ -40,11 +40,7 @@ class Change(msgspec.Struct, frozen=True):
     target: str = ""
     before: tuple[int, ...] | None = None
     old_content: bytes | None = None
-
-    @property
-    def is_protected(self) -> bool:
-        """Whether the user's own tools would execute it unasked."""
-        return any(is_protected_name(part) or part == ENVIRONMENT for part in PurePosixPath(self.path).parts)
+    is_protected: bool = False
 
 
 class ChangeSet(msgspec.Struct, frozen=True):
@@ -70,6 +66,7 @@ class ChangeSet(msgspec.Struct, frozen=True):
             tuple(sorted(path for path, c in real if c.before is not None and c.kind != "deleted")),
             tuple(sorted(path for path, c in real if c.kind == "deleted")),
             self.is_complete,
+            tuple(sorted(path for path, c in real if c.is_protected and c.kind != "deleted")),
         )
 
     def patch(self, paths: Iterable[str] | None = None) -> str:
@@ -96,8 +93,9 @@ class ChangeSet(msgspec.Struct, frozen=True):
             if self.directory not in {None, (status.st_dev, status.st_ino)}:
                 raise ConflictError(f"cannot apply to {os.fspath(directory)}: it is not the directory that the run saw")
             gone = {change.path for change in chosen if change.kind == "deleted"}
+            protected = protected_after(chosen, lambda path: _identity(root, path) is not None)
             for change in chosen:
-                if change.is_protected and not allow_protected:
+                if (change.is_protected or change.path in protected) and not allow_protected:
                     raise ConflictError(
                         f"cannot apply {_visible(change.path)}: your own tools would execute it",
                         hint="look at it; then allow_protected=True, or only=[...] without it",
@@ -126,6 +124,13 @@ class ChangeSet(msgspec.Struct, frozen=True):
         ways = {str(parent) for path in wanted for parent in PurePosixPath(path).parents}
         made = {c.path for c in self.changes if c.kind == "directory" and c.path in ways}
         return tuple(c for c in self.changes if c.path in wanted or c.path in made)
+
+
+def protected_after(changes: Iterable[Change], was_there: Callable[[str], bool]) -> Protected:
+    """Return what is protected in a tree after these changes."""
+    made = {change.path for change in changes if change.kind != "deleted"}
+    gone = {change.path for change in changes if change.kind == "deleted"}
+    return Protected(lambda path: path in made or (path not in gone and was_there(path)))
 
 
 # ---- patches ----

@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from vsbox.errors import UsageError
-from vsbox.plan.project import is_protected_name
+from vsbox.launch.protected import Protected
 
 DIRECTORY: Final = (
     os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -38,12 +38,8 @@ class Changes(msgspec.Struct, frozen=True):
     deleted: tuple[str, ...] = ()
     is_complete: bool = True
     """Whether all of the directory was looked at; else there may be more, and what is ``deleted`` may be there."""
-
-    @property
-    def protected(self) -> tuple[str, ...]:
-        """Those that the user's own tools would execute unasked (``.git``, ``.envrc`` …): look at them first."""
-        parts = ((path, path.split("/")) for path in (*self.created, *self.modified))
-        return tuple(path for path, names in parts if any(map(is_protected_name, names)))
+    protected: tuple[str, ...] = ()
+    """Of those made and changed, what the user's own tools would execute unasked: ``.git``, environments …"""
 
     def __bool__(self) -> bool:
         """Tell whether anything changed."""
@@ -268,7 +264,13 @@ def mark_of(status: os.stat_result) -> tuple[int, ...]:
 class Snapshot(dict[str, "tuple[int, ...]"]):
     """Path -> what tells a change: type, size, times, inode. ``is_complete``: nothing was left out."""
 
-    is_complete = True
+    def __init__(self) -> None:
+        self.is_complete = True
+        self.directories: set[str] = set()
+
+    def holds(self, path: str) -> bool:
+        """Tell whether there was something."""
+        return path in self or path in self.directories
 
 
 def snapshot(root: int) -> Snapshot:
@@ -279,19 +281,29 @@ def snapshot(root: int) -> Snapshot:
         if number >= MOST_ENTRIES:
             found.is_complete = False
             return found
-        if not stat.S_ISDIR(status.st_mode):
+        if stat.S_ISDIR(status.st_mode):
+            found.directories.add(path)
+        else:
             found[path] = mark_of(status)
     found.is_complete = walk.is_complete
     return found
 
 
 def compare(before: Snapshot, after: Snapshot, *, without: frozenset[str] = frozenset()) -> Changes:
-    """Return what changed between two looks; ``without``: paths that do not count."""
+    """Return what changed between two looks; ``without``: paths that do not count.
+
+    A repository is one also since a directory is there that git asks for: its HEAD counts as protected then.
+    """
 
     def names(paths: set[str]) -> tuple[str, ...]:
         return tuple(sorted(map(text_of, paths - without)))
 
-    common = before.keys() & after.keys()
-    changed = {path for path in common if before[path] != after[path]}
-    is_complete = before.is_complete and after.is_complete
-    return Changes(names(set(after) - set(before)), names(changed), names(set(before) - set(after)), is_complete)
+    created = after.keys() - before.keys()
+    changed = {path for path in before.keys() & after.keys() if before[path] != after[path]}
+    protected = Protected(after.holds)
+    grown = {os.path.dirname(path) for path in after.directories - before.directories}
+    suspects = created | changed | {os.path.join(path, "HEAD") for path in grown} & after.keys()
+    return Changes(
+        names(created), names(changed), names(before.keys() - after.keys()), before.is_complete and after.is_complete,
+        names({path for path in suspects if path in protected}),
+    )  # fmt: skip

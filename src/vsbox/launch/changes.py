@@ -23,6 +23,7 @@ from vsbox.launch.files import DIRECTORY, MAKE, Changes, check_name, identity_of
 from vsbox.launch.protected import Protected
 
 MOST_LINES: Final = 20_000
+BLOCKED: Final = (-1,)
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -93,14 +94,14 @@ class ChangeSet(msgspec.Struct, frozen=True):
             if self.directory not in {None, (status.st_dev, status.st_ino)}:
                 raise ConflictError(f"cannot apply to {os.fspath(directory)}: it is not the directory that the run saw")
             gone = {change.path for change in chosen if change.kind == "deleted"}
-            protected = protected_after(chosen, lambda path: _identity(root, path) is not None)
+            protected = protected_after(chosen, lambda path: _identity(root, path) not in {None, BLOCKED})
             for change in chosen:
                 if (change.is_protected or change.path in protected) and not allow_protected:
                     raise ConflictError(
                         f"cannot apply {_visible(change.path)}: your own tools would execute it",
                         hint="look at it; then allow_protected=True, or only=[...] without it",
                     )
-                before = None if change.path in gone and change.kind != "deleted" else _identity(root, change.path)
+                before = None if _is_made_way_for(change, gone) else _identity(root, change.path)
                 if before != change.before:
                     raise ConflictError(
                         f"cannot apply {_visible(change.path)}: it has changed since",
@@ -190,20 +191,32 @@ def _difference(old: list[str], new: list[str], before: str, after: str) -> Iter
 
 
 def _identity(root: int, path: str) -> tuple[int, ...] | None:
+    """Return what identifies what is at a path; None for nothing, ``BLOCKED`` where the way there is no directory."""
     parts = PurePosixPath(path).parts
     try:
         with opened_directory(root, parts[:-1]) as directory:
             return identity_of(os.lstat(parts[-1], dir_fd=directory))
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError:
+        return BLOCKED
+
+
+def _is_made_way_for(change: Change, gone: set[str]) -> bool:
+    """Tell whether something is to be made where nothing is by then, since another change removes what is there."""
+    path = PurePosixPath(change.path)
+    return change.kind != "deleted" and not gone.isdisjoint(map(str, (path, *path.parents)))
 
 
 def _is_emptied(root: int, change: Change, gone: set[str]) -> bool:
     """Tell whether all that is in a directory that is to be removed is removed as well."""
     if change.before is None or change.before[0] != stat.S_IFDIR:
         return True
-    with opened_directory(root, PurePosixPath(change.path).parts) as directory:
-        return all(f"{change.path}/{name}" in gone for name in os.listdir(directory))
+    try:
+        with opened_directory(root, PurePosixPath(change.path).parts) as directory:
+            return all(f"{change.path}/{name}" in gone for name in os.listdir(directory))
+    except OSError:
+        return False
 
 
 def _carry_out(root: int, change: Change) -> None:

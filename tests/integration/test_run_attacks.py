@@ -241,6 +241,23 @@ def test_a_patch_tells_all(tier: str, project: Path) -> None:
     assert json.loads(result.to_json())["files"]["created"] == ["\\xff", "n"]
 
 
+@tiers
+def test_a_patch_shows_text_in_place_of_anything(tier: str, project: Path) -> None:
+    (project / "link").symlink_to("file")
+    (project / "binary").write_bytes(b"\0")
+    code = (
+        "import os\nfor n in ('link', 'binary'):\n    os.remove(n)\n    open(n, 'w').write(f'text of {n}\\n')\n"
+        "os.remove('file')\nos.symlink('tree', 'file')"
+    )
+    changes = run(code, workdir=project, changes="capture", backend=tier).changes
+    assert changes is not None
+    for name in ("link", "binary"):
+        assert changes.patch([name]).splitlines() == [
+            f"removed {name}", "--- /dev/null", f"+++ b/{name}", "@@ -0,0 +1 @@", f"+text of {name}",
+        ]  # fmt: skip
+    assert changes.patch(["file"]) == "removed file\nlink file -> tree\n"
+
+
 def test_a_comparison_ends(project: Path) -> None:
     from vsbox.launch.changes import Change, ChangeSet
 

@@ -156,14 +156,20 @@ def _patch(change: Change) -> str:
     if change.kind == "directory":
         return f"directory {name}{_mode(change, 0o755)}\n"
     if change.kind == "link":
-        return f"link {name} -> {_visible(change.target)}\n"
+        replaces = change.before is not None and not stat.S_ISLNK(change.before[0])
+        return (f"removed {name}\n" if replaces else "") + f"link {name} -> {_visible(change.target)}\n"
     mode = _mode(change, 0o644)
     head = f"mode{mode} {name}\n" if mode and change.kind == "file" else ""
     if change.before is not None and change.before[0] == stat.S_IFDIR:
         return f"removed {name}/\n"
-    old, new = _lines(change.old_content or b""), _lines(change.content)
-    if old is None or new is None or (change.before is not None and change.old_content is None):
-        return f"{head}{'removed' if change.kind == 'deleted' else 'binary'} {name} ({len(change.content)} bytes)\n"
+    new = _lines(change.content)
+    old = None if change.before is not None and change.old_content is None else _lines(change.old_content or b"")
+    if change.kind == "deleted" and old is None:
+        return f"removed {name}\n"
+    if new is None:
+        return f"{head}binary {name} ({len(change.content)} bytes)\n"
+    if old is None:  # text is shown, whatever was there
+        return f"removed {name}\n{_patch(msgspec.structs.replace(change, before=None, old_content=None))}"
     before = "/dev/null" if change.before is None else f"a/{name}"
     after = "/dev/null" if change.kind == "deleted" else f"b/{name}"
     lines = _difference(old, new, before, after)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import Person
 from processes import wait_until
 from vsbox import ConflictError, Limits, Outcome, PolicyError, Sandbox, UsageError, run
 from vsbox.host.collect import find_launcher
@@ -378,6 +379,29 @@ def test_two_halves_make_no_repository(half: Path) -> None:
     one.apply(half)
     with pytest.raises(ConflictError, match="would execute"):
         other.apply(half, only=["sub/HEAD"])
+
+
+APPLY = """
+import os, sys
+from vsbox import ConflictError, run
+os.makedirs('closed/in')
+open('file', 'w').close()
+os.chmod('closed', 0o555)
+code = "import os; os.truncate('file', 1); os.chmod('closed', 0o755); os.rmdir('closed/in'); open('closed/f', 'x')"
+changes = run(code, workdir='.', changes='capture', check=True, backend=sys.argv[1]).changes
+try:
+    changes.apply('.')
+except ConflictError as error:
+    print(error, os.stat('file').st_size)
+"""
+
+
+@tiers
+@pytest.mark.parametrize("person", ["user"], indirect=True)
+def test_nothing_is_applied_where_a_directory_is_read_only(tier: str, person: Person, place: Path) -> None:
+    done = person.run([sys.executable, "-c", APPLY, tier], cwd=place)
+    assert done.stdout.startswith("cannot apply closed/"), done.stderr
+    assert done.stdout.endswith(": you may not write to its directory 0\n")
 
 
 @tiers

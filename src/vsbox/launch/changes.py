@@ -107,6 +107,8 @@ class ChangeSet(msgspec.Struct, frozen=True):
                         f"cannot apply {_visible(change.path)}: it has changed since",
                         hint="run it again on what is there now",
                     )
+                if not _is_open(root, change.path):
+                    raise ConflictError(f"cannot apply {_visible(change.path)}: you may not write to its directory")
                 if change.kind == "deleted" and not _is_emptied(root, change, gone):
                     raise ConflictError(f"cannot apply {_visible(change.path)}: there is more in it that is to stay")
             for change in chosen:
@@ -212,6 +214,15 @@ def _is_made_way_for(change: Change, gone: set[str]) -> bool:
     """Tell whether something is to be made where nothing is by then, since another change removes what is there."""
     path = PurePosixPath(change.path)
     return change.kind != "deleted" and not gone.isdisjoint(map(str, (path, *path.parents)))
+
+
+def _is_open(root: int, path: str) -> bool:
+    """Tell whether the directory that something is in can be written, or is not there yet."""
+    try:
+        with opened_directory(root, PurePosixPath(path).parts[:-1]) as directory:
+            return os.access(".", os.W_OK | os.X_OK, dir_fd=directory)
+    except OSError:
+        return True
 
 
 def _is_emptied(root: int, change: Change, gone: set[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from harness import Person
 from processes import wait_until
 from vsbox import ConflictError, Limits, Outcome, PolicyError, Sandbox, UsageError, run
 from vsbox.host.collect import find_launcher
@@ -341,6 +343,23 @@ def test_a_patch_tells_all(tier: str, project: Path) -> None:
     assert json.loads(result.to_json())["files"]["created"] == ["\\xff", "n"]
 
 
+@tiers
+def test_a_patch_shows_text_in_place_of_anything(tier: str, project: Path) -> None:
+    (project / "link").symlink_to("file")
+    (project / "binary").write_bytes(b"\0")
+    code = (
+        "import os\nfor n in ('link', 'binary'):\n    os.remove(n)\n    open(n, 'w').write(f'text of {n}\\n')\n"
+        "os.remove('file')\nos.symlink('tree', 'file')"
+    )
+    changes = run(code, workdir=project, changes="capture", backend=tier).changes
+    assert changes is not None
+    for name in ("link", "binary"):
+        assert changes.patch([name]).splitlines() == [
+            f"removed {name}", "--- /dev/null", f"+++ b/{name}", "@@ -0,0 +1 @@", f"+text of {name}",
+        ]  # fmt: skip
+    assert changes.patch(["file"]) == "removed file\nlink file -> tree\n"
+
+
 def test_a_comparison_ends(project: Path) -> None:
     from vsbox.launch.changes import Change, ChangeSet
 
@@ -350,6 +369,186 @@ def test_a_comparison_ends(project: Path) -> None:
     patch = ChangeSet((Change("f", "file", content=new, before=(0o100644,), old_content=old),), "copy").patch()
     assert time.monotonic() - started < 5
     assert patch.startswith("--- a/f\n+++ b/f\n@@ -1,30000 +1,30000 @@\n")
+
+
+# ---- what others do to a directory that is captured ----
+
+
+@tiers
+def test_what_the_user_did_meanwhile_stays(tier: str, project: Path) -> None:
+    (project / "both").write_text("one\n")
+    code = (
+        "import os, time\nopen('both', 'a').write('code\\n')\nopen('mine', 'w').write('code\\n')\nos.remove('file')\n"
+        "print('ready', flush=True)\ntime.sleep(1)"
+    )
+
+    def edit(_: bytes) -> None:
+        (project / "both").write_text("user\n")
+        (project / "tree" / "below").write_text("user\n")
+        (project / "tree" / "new").write_text("user\n")
+
+    changes = run(code, workdir=project, changes="capture", stdout=edit, backend=tier).changes
+    assert changes is not None
+    files = changes.files
+    assert (files.created, files.modified, files.deleted) == (("mine",), ("both",), ("file",))
+    with pytest.raises(ConflictError, match="both: it has changed since"):
+        changes.apply(project)
+    changes.apply(project, only=["mine", "file"])
+    assert {path.name: path.read_text() for path in project.rglob("*") if path.is_file()} == {
+        "both": "user\n", "below": "user\n", "new": "user\n", "mine": "code\n",
+    }  # fmt: skip
+
+
+@tiers
+def test_what_the_user_removed_meanwhile_does_not_come_back(tier: str, project: Path) -> None:
+    code = "open('file', 'a').write('code\\n')\nimport time; print('ready', flush=True); time.sleep(1)"
+
+    def remove(_: bytes) -> None:
+        (project / "file").unlink(missing_ok=True)
+
+    changes = run(code, workdir=project, changes="capture", stdout=remove, backend=tier).changes
+    assert changes is not None
+    with pytest.raises(ConflictError, match="file: it has changed since"):
+        changes.apply(project)
+
+
+@tiers
+def test_a_directory_that_became_a_link_is_not_followed(tier: str, directory: Path) -> None:
+    """A second run swaps the directory that changes were captured in for a link, or for another directory."""
+    private, workdir = directory / "private", directory / "w"
+    private.mkdir()
+    (workdir / "out").mkdir(parents=True)
+    changes = run("open('new', 'w')", workdir=workdir / "out", changes="capture", backend=tier).changes
+    assert changes is not None
+    swap = f"import os; os.rename('out', 'old'); os.symlink({str(private)!r}, 'out')"
+    assert run(swap, workdir=workdir, backend=tier).ok
+    with pytest.raises(PolicyError, match="could have made"):
+        changes.apply(workdir / "out")
+    assert run("import os; os.remove('out'); os.mkdir('out')", workdir=workdir, backend=tier).ok
+    with pytest.raises(ConflictError, match="not the directory"):
+        changes.apply(workdir / "out")
+    assert not list(private.iterdir())
+    assert changes.apply(workdir / "old") == ("new",)
+
+
+PLACES = (
+    "import os\nfor d in ('objects', 'refs'):\n    os.makedirs(f'sub/{d}')\nos.makedirs('env/bin')\n"
+    "os.makedirs('box/sandbox')\nos.makedirs('no/objects')\n"
+    "for f in ('sub/HEAD', 'sub/config', 'half/HEAD', 'env/pyvenv.cfg', 'env/bin/python', 'box/sandbox/sandbox.json', "
+    "'no/HEAD'):\n    open(f, 'w').close()"
+)
+IN_PLACES = ("box/sandbox/sandbox.json", "env/bin/python", "env/pyvenv.cfg", "half/HEAD", "sub/HEAD", "sub/config")
+
+
+@pytest.fixture
+def half(project: Path) -> Path:
+    """A directory that lacks nothing but HEAD to be a repository."""
+    for name in ("objects", "refs"):
+        (project / "half" / name).mkdir(parents=True)
+    return project
+
+
+@tiers
+def test_what_directories_hold_makes_them_protected(tier: str, half: Path) -> None:
+    changes = run(PLACES, workdir=half, changes="capture", backend=tier).changes
+    assert changes is not None
+    assert changes.files.protected == IN_PLACES
+    for path in IN_PLACES:
+        with pytest.raises(ConflictError, match="would execute"):
+            changes.apply(half, only=[path])
+    assert changes.apply(half, only=["no/HEAD"]) == ("no", "no/HEAD")
+    assert run(PLACES.replace("'no/", "'other/"), workdir=half, backend=tier).files.protected == IN_PLACES
+
+
+@tiers
+def test_a_directory_makes_a_repository(tier: str, directory: Path) -> None:
+    """The last that git asks for is a directory, and directories are not listed."""
+    code = "import os; os.makedirs('sub/objects'); open('sub/HEAD', 'w'); open('sub/config', 'w')"
+    assert run(code, workdir=directory, backend=tier).files.protected == ()
+    files = run("import os; os.mkdir('sub/refs')", workdir=directory, backend=tier).files
+    assert (files.created, files.modified, files.protected) == ((), (), ("sub/HEAD",))
+
+
+def test_two_halves_make_no_repository(half: Path) -> None:
+    """Neither of two change sets makes a repository, nor was there one: both together would."""
+    code = "import os; os.makedirs('sub/objects'); os.mkdir('sub/refs'); open('sub/config', 'w').close()"
+    one = run(code, workdir=half, changes="capture").changes
+    other = run("import os; os.mkdir('sub'); open('sub/HEAD', 'w').close()", workdir=half, changes="capture").changes
+    assert one is not None
+    assert other is not None
+    assert (one.files.protected, other.files.protected) == ((), ())
+    one.apply(half)
+    with pytest.raises(ConflictError, match="would execute"):
+        other.apply(half, only=["sub/HEAD"])
+
+
+APPLY = """
+import os, sys
+from vsbox import ConflictError, run
+os.makedirs('closed/in')
+open('file', 'w').close()
+os.chmod('closed', 0o555)
+code = "import os; os.truncate('file', 1); os.chmod('closed', 0o755); os.rmdir('closed/in'); open('closed/f', 'x')"
+changes = run(code, workdir='.', changes='capture', check=True, backend=sys.argv[1]).changes
+try:
+    changes.apply('.')
+except ConflictError as error:
+    print(error, os.stat('file').st_size)
+"""
+
+
+@tiers
+@pytest.mark.parametrize("person", ["user"], indirect=True)
+def test_nothing_is_applied_where_a_directory_is_read_only(tier: str, person: Person, place: Path) -> None:
+    done = person.run([sys.executable, "-c", APPLY, tier], cwd=place)
+    assert done.stdout.startswith("cannot apply closed/"), done.stderr
+    assert done.stdout.endswith(": you may not write to its directory 0\n")
+
+
+@tiers
+def test_what_becomes_a_pipe_is_removed(tier: str, project: Path) -> None:
+    code = (
+        "import os, shutil\nos.remove('file')\nos.mkfifo('file')\nos.mkfifo('p')\n"
+        "shutil.rmtree('tree')\nos.mkfifo('tree')"
+    )
+    changes = run(code, workdir=project, changes="capture", backend=tier).changes
+    assert changes is not None
+    assert changes.files.deleted == ("file", "tree", "tree/below")
+    changes.apply(project)
+    assert not list(project.iterdir())
+
+
+def test_nothing_of_elsewhere_is_copied(directory: Path) -> None:
+    """A live session swaps a directory and a link while its directory is copied for another run."""
+    private, workdir = directory / "private", directory / "w"
+    private.mkdir()
+    (private / "key").write_text("a canary")
+    (workdir / "d").mkdir(parents=True)
+    swap = (
+        f"import ctypes, os, threading, time\nos.symlink({str(private)!r}, 'l'); libc = ctypes.CDLL(None)\n"
+        "def swap():\n    while True: libc.renameat2(-100, b'd', -100, b'l', 2); time.sleep(0.0003)\n"
+        "threading.Thread(target=swap, daemon=True).start()"
+    )
+    look = "import os\nfor n in 'dl':\n    if not os.path.islink(n) and os.path.exists(f'{n}/key'): print('stolen')"
+    with Sandbox(workdir=workdir, backend="landlock") as box:
+        assert box.run(swap).ok
+        for _ in range(40):
+            with contextlib.suppress(UsageError):  # what moves cannot be copied
+                assert "stolen" not in run(look, workdir=workdir, changes="capture", backend="landlock").stdout
+
+
+def test_a_lease_does_not_hold_up_a_copy(directory: Path) -> None:
+    (directory / "f").write_text("f")
+    lease = (
+        "import fcntl, signal\nsignal.signal(signal.SIGIO, signal.SIG_IGN)\n"
+        "f = open('f', 'r+')\nfcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_WRLCK)"
+    )
+    with Sandbox(workdir=directory, backend="landlock") as box:
+        assert box.run(lease).ok
+        started = time.monotonic()
+        with pytest.raises(UsageError, match="cannot copy"):
+            run("pass", workdir=directory, changes="capture", backend="landlock")
+        assert time.monotonic() - started < 10
 
 
 # ---- sessions ----

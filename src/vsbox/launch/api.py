@@ -15,8 +15,10 @@ from typing import IO, Any, Final, Literal
 from vsbox.errors import UsageError
 from vsbox.launch import cell, paths
 from vsbox.launch import files as trees
-from vsbox.launch.changes import ChangeSet, read_copy, read_overlay
+from vsbox.launch.captured import read_copy, read_overlay
+from vsbox.launch.changes import ChangeSet
 from vsbox.launch.limits import Limits
+from vsbox.launch.original import Original
 from vsbox.launch.process import Running, Sink
 from vsbox.launch.result import Result
 from vsbox.policy.grants import is_below
@@ -195,7 +197,7 @@ class _Call:
             prepared = cell.prepare(self._wanted(limits, waits=bool(contents)), self._variables())
             stack.callback(prepared.close)
             directory = self._open_workdir(prepared, stack)
-            before = trees.snapshot(directory) if directory is not None else trees.Snapshot()
+            before = trees.Snapshot() if directory is None or prepared.original else trees.snapshot(directory)
             stdin = self.stdin.encode() if isinstance(self.stdin, str) else bytes(self.stdin)
             argv = self._argv(prepared.environment.python, prepared)
             running = cell.start(prepared, argv, limits, stdin=stdin, stdout=sinks[0], stderr=sinks[1])
@@ -208,7 +210,7 @@ class _Call:
                 directory, before = running.directories[1], trees.Snapshot()
             before = self._put(contents, running, directory, before)
             end = running.finish(self.timeout)
-            captured = self._captured(running, directory, limits)
+            captured = _captured(running, prepared.original, directory, limits)
             if captured is not None:
                 changed = captured.files
             else:
@@ -218,14 +220,6 @@ class _Call:
                 stderr_bytes=bytes(running.stderr.kept), files=changed, usage=end.usage, receipt=prepared.receipt,
                 limit=end.limit, violations=tuple(running.violations), changes=captured,
             )  # fmt: skip
-
-    def _captured(self, running: Running, copy: int | None, limits: Limits) -> ChangeSet | None:
-        if self.changes != "capture" or self.workdir is None:
-            return None
-        original = paths.resolve(self.workdir)
-        if running.changes is not None:
-            return read_overlay(running.changes, original, limits.disk_bytes)
-        return read_copy(copy, original, limits.disk_bytes) if copy is not None else None
 
     def _check(self) -> None:
         if (self.code is None) == (self.script is None):
@@ -349,6 +343,14 @@ class _Call:
             trees.put_file(running.directories[0], CODE_FILE, data)
             return
         raise UsageError("cannot run code this long without namespaces", hint="give it as script")
+
+
+def _captured(running: Running, original: Original | None, copy: int | None, limits: Limits) -> ChangeSet | None:
+    if original is None:
+        return None
+    if running.changes is not None:
+        return read_overlay(running.changes, original, limits.disk_bytes)
+    return read_copy(copy, original, limits.disk_bytes) if copy is not None else None
 
 
 def _sink(target: Target, stack: contextlib.ExitStack, granted: Iterable[str]) -> Sink:

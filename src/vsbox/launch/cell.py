@@ -20,11 +20,13 @@ from vsbox.errors import CannotEnforceError, UsageError
 from vsbox.host.collect import collect, look_at
 from vsbox.host.facts import HostFacts
 from vsbox.launch.environment import Environment, find_environment
+from vsbox.launch.files import DIRECTORY
 from vsbox.launch.group import Group, make_group
 from vsbox.launch.limits import EXACT_BY_GROUP, WATCHED, DiskMeter, Limits
-from vsbox.launch.paths import remember_written
+from vsbox.launch.original import Original, copy_into, note_entries
+from vsbox.launch.paths import open_resolved, remember_written
 from vsbox.launch.process import Command, Running, Sink
-from vsbox.launch.scratch import copy_into, make_scratch
+from vsbox.launch.scratch import make_scratch
 from vsbox.plan.cell import CELL_ROOT, HOME, Cell, compile_cell
 from vsbox.plan.encode import encode
 from vsbox.plan.environment import search_path
@@ -111,6 +113,7 @@ class Prepared:
     scratch: str | None = None
     host_workdir: str | None = None
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    original: Original | None = None
 
     def close(self) -> None:
         """Remove what was made for the run."""
@@ -225,9 +228,10 @@ def _prepare(
 ) -> Prepared:
     namespaces = tier is Tier.NAMESPACES
     scratch = None if namespaces else make_scratch(stack)
-    source = wanted.workdir
+    source, asked = wanted.workdir, wanted
     if scratch is not None:
         wanted, source = _without_namespaces(wanted, scratch), None if wanted.capture else source
+    original = _original(asked, scratch, stack)
     workdir, capture = wanted.mount_point, wanted.capture
     policy = _policy(wanted, environment, scratch, tier)
     cell = Cell(
@@ -259,8 +263,21 @@ def _prepare(
     on_host = None if capture or (namespaces and source is None) else source or workdir
     return Prepared(
         descriptor, receipt, tier, environment, _variables(environment, home, namespaces=namespaces, asked=variables),
-        workdir, group, exports, scratch, on_host, stack,
+        workdir, group, exports, scratch, on_host, stack, original,
     )  # fmt: skip
+
+
+def _original(wanted: Wanted, scratch: str | None, stack: contextlib.ExitStack) -> Original | None:
+    """Return what a directory that is to stay as it is holds at this moment; copied where nothing can be mounted."""
+    if wanted.workdir is None or not wanted.capture:
+        return None
+    original = Original(open_resolved(wanted.workdir, DIRECTORY))
+    stack.callback(os.close, original.directory)
+    if scratch is None:
+        note_entries(original)
+    else:
+        copy_into(original, wanted.workdir, f"{scratch}/work", wanted.limits.disk_bytes)
+    return original
 
 
 def _without_namespaces(wanted: Wanted, scratch: str) -> Wanted:
@@ -277,7 +294,6 @@ def _without_namespaces(wanted: Wanted, scratch: str) -> Wanted:
         )
     if wanted.capture and wanted.workdir is not None:
         workdir = f"{scratch}/work"
-        copy_into(wanted.workdir, workdir, wanted.limits.disk_bytes)
     return dataclasses.replace(
         wanted, mount_point=workdir, workdir=None if wanted.capture else wanted.workdir, capture=False
     )

@@ -329,24 +329,49 @@ if len(sys.argv) > 2:
     if os.fork() == 0:
         time.sleep(20)
         os._exit(0)
-    box.run("import time; time.sleep(60)")
+    box.run(sys.argv[2])
+    time.sleep(60)
 """
+REFUSED = """
+import ctypes, os, threading, time
+def ask(ptrace=101 if os.uname().machine == 'x86_64' else 117):
+    for number in range(1, 20000):
+        ctypes.CDLL(None).syscall(ptrace, 0, number, 0, 0)
+    while True:
+        time.sleep(1)
+"""
+REFUSED_BETWEEN_CALLS = f"{REFUSED}\nthreading.Thread(target=ask, daemon=True).start()"
+LASTING = {"a call": "import time; time.sleep(60)", "refused calls": REFUSED_BETWEEN_CALLS}
 
 
 @tiers
-def test_a_forked_child_keeps_no_run_alive(tier: str, directory: Path) -> None:
+@pytest.mark.parametrize("code", LASTING.values(), ids=LASTING)
+def test_a_forked_child_keeps_no_run_alive(tier: str, code: str, directory: Path) -> None:
     environment = os.environ | {"TMPDIR": str(directory)}
     host = subprocess.Popen(
-        [sys.executable, "-c", HOST, tier, "fork"], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", HOST, tier, code], stdout=subprocess.PIPE, text=True, env=environment
     )
     assert host.stdout is not None
     launcher = int(host.stdout.readline())
     assert _is_alive(launcher)
-    time.sleep(0.3)
+    time.sleep(0.3 if code == LASTING["a call"] else 2)
     host.send_signal(signal.SIGKILL)
     host.wait()
     host.stdout.close()
-    assert wait_until(lambda: not _is_alive(launcher))
+    assert wait_until(lambda: not _is_alive(launcher), seconds=5)
+
+
+@tiers
+def test_refused_calls_that_nobody_hears_of_hold_nobody(tier: str) -> None:
+    with Sandbox(backend=tier) as box:
+        assert box.run(REFUSED_BETWEEN_CALLS).ok
+        time.sleep(2)
+        started = time.monotonic()
+    assert time.monotonic() - started < 3
+    busy = f"{REFUSED}\nthreading.Thread(target=ask).start()\nwhile True:\n    os.write(1, b'x')\n    time.sleep(0.01)"
+    result = run(busy, timeout=1, backend=tier, stdout=lambda _: time.sleep(0.05))
+    assert result.outcome is Outcome.TIMEOUT
+    assert result.usage.wall_seconds < 4
 
 
 @tiers

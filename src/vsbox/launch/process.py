@@ -265,6 +265,12 @@ class Running:
             self._last = (kind, value, text)
         return True
 
+    def _hear_all(self) -> None:
+        """Take what has been said so far."""
+        with contextlib.suppress(OSError):
+            while self._last is None and self._control.recv(1, socket.MSG_PEEK):
+                self._hear()
+
     def _take_directory(self, value: int, ancillary: list[tuple[int, int, bytes]]) -> None:
         descriptors = array.array("i")
         for _, _, data in ancillary:
@@ -392,9 +398,7 @@ class Running:
         if self._cause is not None:
             self._kill()
         usage = self._wait()
-        with contextlib.suppress(OSError):
-            while self._last is None and self._control.recv(1, socket.MSG_PEEK):
-                self._hear()
+        self._hear_all()
         self.read_all()
         outcome, limit, returncode = self._judge(usage)
         return End(outcome, returncode, limit, usage)
@@ -417,6 +421,7 @@ class Running:
             if done:
                 self._process.returncode = os.waitstatus_to_exitcode(status)
                 break
+            self._hear_all()
             if time.monotonic() > latest:
                 os.kill(self._process.pid, 9)
                 latest += SECONDS_TO_END

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,27 @@ def test_what_a_killed_program_left_is_removed(directory: Path, monkeypatch: pyt
     scratch.sweep.cache_clear()
     assert run("pass", backend="landlock").ok
     assert not list(directory.iterdir())
+
+
+SWAPPED = (
+    "import os, sys\nS = os.path.dirname(os.environ['TMPDIR'])\nos.makedirs(f'{S}/work/a/b')\n"
+    "os.rename(S, f'{S}-moved')\n"
+)
+
+
+def test_a_tree_that_was_moved_away(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary, victim = directory / "tmp", directory / "victim"
+    temporary.mkdir()
+    victim.mkdir()
+    (victim / "file").write_text("a canary")
+    victim.chmod(0o755)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    assert run(f"{SWAPPED}os.symlink({str(victim)!r}, S)", write=[temporary], backend="landlock").ok
+    assert not list(temporary.iterdir())
+    assert victim.stat().st_mode & 0o777 == 0o755
+    assert (victim / "file").read_text() == "a canary"
+    assert run(f"{SWAPPED}os.mkdir(S)\nopen(f'{{S}}/f', 'w')", write=[temporary], backend="landlock").ok
+    assert [path.name for path in temporary.glob("*/*")] == ["f"]
 
 
 @tiers
@@ -383,6 +405,29 @@ def test_a_program_that_ends_with_an_open_session_leaves_nothing(tier: str, dire
     assert done.stderr == ""
     assert not _is_alive(int(done.stdout))
     assert not list(directory.iterdir())
+
+
+@tiers
+def test_nothing_is_left_by_a_launcher_that_was_killed(
+    tier: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With namespaces the kernel ends all, whatever init is at; without, init does, here after half a second."""
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    code = "import os, threading\nif os.fork() == 0:\n    while True: os.makedirs('a', exist_ok=True)"
+    with Sandbox(backend=tier) as box:
+        box.run("import time; time.sleep(0.3)")
+        box.run(code, timeout=1)
+        launcher = box.pid
+        children = Path(f"/proc/{launcher}/task/{launcher}/children")
+        init = int(children.read_text())
+        inside = [int(pid) for pid in Path(f"/proc/{init}/task/{init}/children").read_text().split()]
+        os.kill(init, signal.SIGSTOP)
+        os.kill(launcher, signal.SIGKILL)
+        timer = threading.Timer(0.5, lambda: _is_alive(init) and os.kill(init, signal.SIGCONT))
+        timer.start()
+    alive, left = [pid for pid in (launcher, init, *inside) if _is_alive(pid)], list(directory.iterdir())
+    timer.join()
+    assert (alive, left) == ([], [])
 
 
 def _is_alive(pid: int) -> bool:

@@ -181,16 +181,20 @@ class Meter:
         self._own: dict[tuple[int, bytes], int] = {}
         self._ended = 0
 
+    def inits(self) -> list[int]:
+        """Return the launcher's children: one, init, as long as there is something inside."""
+        return _children(self._launcher)
+
     def payload(self) -> list[int]:
         """Return the processes of the payload: below init, which is the launcher's child."""
-        return [pid for init in _children(self._launcher) for pid in descendants(init)]
+        return [pid for init in self.inits() for pid in descendants(init)]
 
     def sample(self, memory_limit: int | None = None) -> Sample:
         """Look once. ``memory_limit``: what is shared is counted as well, and once where that decides."""
         ticks, tasks = 0, 0
         pids = []
         own: dict[tuple[int, bytes], int] = {}
-        inits = _children(self._launcher)
+        inits = self.inits()
         for pid in (*inits, *(pid for init in inits for pid in descendants(init))):
             fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
             if len(fields) < 20:

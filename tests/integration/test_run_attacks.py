@@ -11,10 +11,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -411,7 +411,6 @@ def test_a_program_that_ends_with_an_open_session_leaves_nothing(tier: str, dire
 def test_nothing_is_left_by_a_launcher_that_was_killed(
     tier: str, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With namespaces the kernel ends all, whatever init is at; without, init does, here after half a second."""
     monkeypatch.setattr(tempfile, "tempdir", str(directory))
     code = "import os, threading\nif os.fork() == 0:\n    while True: os.makedirs('a', exist_ok=True)"
     with Sandbox(backend=tier) as box:
@@ -423,11 +422,65 @@ def test_nothing_is_left_by_a_launcher_that_was_killed(
         inside = [int(pid) for pid in Path(f"/proc/{init}/task/{init}/children").read_text().split()]
         os.kill(init, signal.SIGSTOP)
         os.kill(launcher, signal.SIGKILL)
-        timer = threading.Timer(0.5, lambda: _is_alive(init) and os.kill(init, signal.SIGCONT))
-        timer.start()
-    alive, left = [pid for pid in (launcher, init, *inside) if _is_alive(pid)], list(directory.iterdir())
-    timer.join()
-    assert (alive, left) == ([], [])
+    assert [pid for pid in (launcher, init, *inside) if _is_alive(pid)] == []
+    assert not list(directory.iterdir())
+
+
+KEEPER = """
+import socket, threading
+listener = socket.socket(socket.AF_UNIX)
+listener.bind('socket')
+listener.listen()
+kept = []
+def keep():
+    while True:
+        kept.append(socket.recv_fds(listener.accept()[0], 10, 10)[1])
+threading.Thread(target=keep, daemon=True).start()
+"""
+GIVER = """
+import os, socket
+client = socket.socket(socket.AF_UNIX)
+client.connect('socket')
+socket.send_fds(client, [b'x'], [1, 2])
+os.write(1, b'x' * 60000)
+os.write(2, b'end')
+"""
+
+
+@tiers
+def test_a_run_is_not_held_open_by_another(tier: str, directory: Path) -> None:
+    with Sandbox(workdir=directory, backend=tier) as box:
+        assert box.run(KEEPER).ok
+        result = run(GIVER, workdir=directory, timeout=20, backend=tier)
+        assert (result.outcome, result.stdout, result.stderr) == (Outcome.EXITED, "x" * 60000, "end")
+        assert result.usage.wall_seconds < 5
+
+
+@tiers
+def test_a_run_is_not_held_open_by_a_child(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is forked when all channels of the run are there."""
+    from vsbox.launch import process
+
+    popen = subprocess.Popen
+    children = []
+
+    def fork_first(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+        if (pid := os.fork()) == 0:
+            time.sleep(20)
+            os._exit(0)
+        children.append(pid)
+        return popen(*words, **options)
+
+    monkeypatch.setattr(process.subprocess, "Popen", fork_first)
+    try:
+        assert run("print('x' * 100)", timeout=15, backend=tier).stdout == "x" * 100 + "\n"
+        with Sandbox(backend=tier) as box:
+            os.kill(box.pid, signal.SIGKILL)
+            assert wait_until(lambda: not box.alive, seconds=5)
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def _is_alive(pid: int) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import os
 import resource
 import select
@@ -14,6 +15,7 @@ import selectors
 import socket
 import struct
 import subprocess
+import termios
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -117,7 +119,7 @@ class Running:
         self._wake, self._woken = socket.socketpair()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # type: ignore[attr-defined,unused-ignore]
         self._pipes: list[int] = []
-        self._init = -1
+        self._init, self._launcher = -1, -1
         try:
             self._start(command, theirs)
         except BaseException:
@@ -154,6 +156,9 @@ class Running:
             self._pipes.remove(descriptor)
             os.close(descriptor)
         self._meter = Meter(self._process.pid, witnesses=command.witnesses)
+        with contextlib.suppress(OSError):  # Linux before 5.3: its streams are closed when it has ended
+            self._launcher = os.pidfd_open(self._process.pid)  # type: ignore[attr-defined,unused-ignore]
+            self._selector.register(self._launcher, selectors.EVENT_READ, lambda: None)
         for descriptor, output in read.items():
             self.watch(descriptor, partial(self._read, descriptor, output))
         self._streams = read
@@ -198,7 +203,8 @@ class Running:
     @property
     def has_ended(self) -> bool:
         """Whether a limit was passed, or the payload has ended."""
-        return self._cause is not None or self._last is not None or self._control.fileno() not in self._open
+        heard_all = self._control.fileno() not in self._open or self._is_launcher_gone()
+        return self._cause is not None or self._last is not None or heard_all
 
     def cancel(self) -> None:
         """End the run; from any thread."""
@@ -232,15 +238,22 @@ class Running:
 
     def wait_for_directories(self, deadline: float) -> None:
         """Wait until the launcher has handed its directories over, or has failed to."""
-        self._control.settimeout(max(deadline - time.monotonic(), 0.001))
-        try:
-            while len(self.directories) + (self.changes is not None) < self._exports and self._last is None:
-                if not self._hear():
-                    break
-        except TimeoutError:
-            pass
-        finally:
-            self._control.setblocking(False)
+        while not self._has_directories() and not self._is_launcher_gone() and time.monotonic() < deadline:
+            _wait_for_any((self._control.fileno(), self._launcher), deadline - time.monotonic())
+            if not self._hear():
+                break
+
+    def _has_directories(self) -> bool:
+        """Tell whether all are there, or none will come any more."""
+        return len(self.directories) + (self.changes is not None) >= self._exports or self._last is not None
+
+    def _is_launcher_gone(self) -> bool:
+        """Tell whether it has ended, and all inside with it.
+
+        Who holds a stream or the socket of the run then is somebody else: another run that code inside gave it to, or a
+        child that another thread has forked meanwhile.
+        """
+        return self._launcher >= 0 and _wait_for_any((self._launcher,), 0)
 
     def _hear_control(self) -> None:
         if not self._hear():
@@ -299,7 +312,7 @@ class Running:
             LauncherError: the launcher could not do it; the payload did not run.
         """
         deadline = None if timeout is None else self.started + timeout
-        if not self.pump(lambda: not self._open, deadline) and timeout is not None:
+        if not self.pump(lambda: not self._open or self._is_launcher_gone(), deadline) and timeout is not None:
             self.end(Outcome.TIMEOUT, LimitHit("timeout", timeout, time.monotonic() - self.started))
         return self.reap()
 
@@ -342,27 +355,28 @@ class Running:
             self._pipes.remove(self._stdin)
             os.close(self._stdin)
 
-    def _read(self, descriptor: int, output: Output) -> bool:
-        """Take a piece; tell whether there was one."""
+    def _read(self, descriptor: int, output: Output, most: int = CHUNK_BYTES) -> int:
+        """Take a piece; return how many bytes it had, 0 also where no more is wanted."""
         try:
-            data = os.read(descriptor, CHUNK_BYTES)
+            data = os.read(descriptor, most)
         except BlockingIOError:
-            return False
+            return 0
         if not data:
             self.forget(descriptor)
-            return False
+            return 0
         output.take(data, self._room)
         self._room -= len(data)
         if self._room < 0:
             limit = self.limits.output_bytes
             self.end(Outcome.OUTPUT, LimitHit("output_bytes", limit, limit - self._room))
-        return self._room >= 0
+        return len(data) if self._room >= 0 else 0
 
     def read_all(self) -> None:
-        """Take what is in the pipes now; somebody may hold them open, so nothing is waited for."""
+        """Take what is in the pipes now; somebody may hold them open, and write on, so nothing is waited for."""
         for descriptor, output in self._streams.items():
-            while descriptor in self._open and self._read(descriptor, output):
-                pass
+            left = _bytes_in(descriptor) if descriptor in self._open else 0
+            while left > 0 and (size := self._read(descriptor, output, min(left, CHUNK_BYTES))):
+                left -= size
 
     # ---- limits ----
 
@@ -449,9 +463,7 @@ class Running:
 
     def _wait_for_init(self) -> None:
         if self._init >= 0:
-            end = select.poll()  # type: ignore[attr-defined,unused-ignore]
-            end.register(self._init, select.POLLIN)  # type: ignore[attr-defined,unused-ignore]
-            end.poll(SECONDS_TO_END * 1000)
+            _wait_for_any((self._init,), SECONDS_TO_END)
 
     def _judge(self, usage: Usage) -> tuple[Outcome, LimitHit | None, int | None]:
         if self._cause is not None:
@@ -506,11 +518,26 @@ class Running:
         self._selector.close()
         for end in (self._control, self._wake, self._woken):
             end.close()
-        left = (self._init,) if self._init >= 0 else ()
-        for descriptor in (*self._pipes, *self.directories, *(() if self.changes is None else (self.changes,)), *left):
+        others = (-1 if self.changes is None else self.changes, self._init, self._launcher)
+        for descriptor in (*self._pipes, *self.directories, *(other for other in others if other >= 0)):
             os.close(descriptor)
-        self._pipes, self.directories, self.changes, self._init = [], [], None, -1
+        self._pipes, self.directories, self.changes, self._init, self._launcher = [], [], None, -1, -1
         self.group.close()
+
+
+def _wait_for_any(descriptors: tuple[int, ...], seconds: float) -> bool:
+    """Wait until one can be read, or has ended if it is a process; tell whether it was in time."""
+    waiting = select.poll()  # type: ignore[attr-defined,unused-ignore]
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            waiting.register(descriptor, select.POLLIN)  # type: ignore[attr-defined,unused-ignore]
+    return bool(waiting.poll(max(seconds, 0) * 1000))
+
+
+def _bytes_in(pipe: int) -> int:
+    count = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)  # type: ignore[attr-defined,unused-ignore]
+    return count[0]
 
 
 SIGXCPU, SIGXFSZ, SIGSYS = 24, 25, 31

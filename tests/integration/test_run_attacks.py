@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from harness import lacking
 from processes import wait_until
 from vsbox import ConflictError, Limits, Outcome, PolicyError, Sandbox, run
 from vsbox.host.collect import find_launcher
@@ -424,6 +425,27 @@ def test_nothing_is_left_by_a_launcher_that_was_killed(
         os.kill(launcher, signal.SIGKILL)
     assert [pid for pid in (launcher, init, *inside) if _is_alive(pid)] == []
     assert not list(directory.iterdir())
+
+
+@tiers
+def test_no_zombie_is_left_to_a_program_that_is_pid_1(tier: str) -> None:
+    code = (
+        f"import os, vsbox\nfor _ in range(4): assert vsbox.run('pass', backend={tier!r}).ok\n"
+        "print(open('/proc/self/task/1/children').read().split())"
+    )
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    done = subprocess.run([*unshare, sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode and "unshare" in done.stderr:
+        lacking("namespaces", done.stderr)
+    assert done.stdout == "[]\n", done.stderr
+
+
+@tiers
+def test_a_run_that_cannot_start_ends_at_once(tier: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(OSError, match="too long"):
+        run("pass", files={"a" * 300: ""}, backend=tier)
+    assert time.monotonic() - started < 3
 
 
 KEEPER = """

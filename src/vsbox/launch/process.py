@@ -129,11 +129,11 @@ class Running:
             theirs.close()
 
     def _start(self, command: Command, theirs: socket.socket) -> None:
-        channels = (command.plan, theirs.fileno(), command.kept)
-        words = [find_launcher(), "run", *channels, self.group.word, os.getpid(), *command.argv]
-        descriptors = [command.plan, theirs.fileno(), *([command.kept] if command.kept >= 0 else [])]
-        read: dict[int, Output] = {}
         handed: list[int] = []
+        channels = [self._above_streams(number, handed) for number in (command.plan, theirs.fileno(), command.kept)]
+        words = [find_launcher(), "run", *channels, self.group.word, os.getpid(), *command.argv]
+        descriptors = [number for number in channels if number >= 0]
+        read: dict[int, Output] = {}
         their_out, their_err = (self._stream(output, read, handed) for output in (self.stdout, self.stderr))
         source: int = subprocess.DEVNULL
         if isinstance(command.stdin, int):
@@ -172,6 +172,18 @@ class Running:
         ends = os.pipe()
         self._pipes += ends
         return ends
+
+    def _above_streams(self, descriptor: int, handed: list[int]) -> int:
+        """Return a descriptor whose place no standard stream of a child takes; note it if it was opened for that.
+
+        Where the caller has closed its own standard streams, as daemons do, what it opens gets their numbers.
+        """
+        if not 0 <= descriptor <= 2:
+            return descriptor
+        above: int = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)  # type: ignore[attr-defined,unused-ignore]
+        self._pipes.append(above)
+        handed.append(above)
+        return above
 
     def _stream(self, output: Output, read: dict[int, Output], handed: list[int]) -> int:
         """Return what the payload writes to; note the end that is read here, and that the other is to be closed."""

@@ -106,6 +106,12 @@ HOGS = {
     "a memory file": (
         "import os, time\nf = os.memfd_create('x')\nfor _ in range(400): os.write(f, bytes(1 << 20))\ntime.sleep(30)"
     ),
+    "a thread whose process seems to have ended": (
+        "import ctypes, os, threading, time\n"
+        "def fill():\n    time.sleep(0.2)\n    x = bytearray(b'x') * (400 << 20)\n    time.sleep(30)\n    os._exit(0)\n"
+        "threading.Thread(target=fill).start()\n"
+        "ctypes.CDLL(None).syscall(60 if os.uname().machine == 'x86_64' else 93, 0)"
+    ),
 }
 
 
@@ -113,6 +119,26 @@ HOGS = {
 @pytest.mark.parametrize("code", HOGS.values(), ids=HOGS)
 def test_memory_of_every_kind_counts(tier: str, code: str) -> None:
     assert run(code, limits=Limits(memory_bytes=150 << 20), timeout=20, backend=tier).outcome is Outcome.MEMORY
+
+
+@tiers
+@pytest.mark.parametrize("code", HOGS.values(), ids=HOGS)
+def test_memory_of_a_call_counts_as_that_of_a_session(tier: str, code: str) -> None:
+    with Sandbox(limits=Limits(memory_bytes=1 << 30), backend=tier) as box:
+        reply = box.run(code, limits=Limits(memory_bytes=150 << 20), timeout=20)
+    assert (reply.outcome, reply.alive) == (Outcome.MEMORY, False)
+
+
+@tiers
+def test_a_limit_is_the_cause_only_where_it_was_met(tier: str) -> None:
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGXCPU)"
+    assert run(kill, limits=Limits(cpu_seconds=100), backend=tier).outcome is Outcome.SIGNALED
+    assert run("pass", limits=Limits(memory_bytes=2**70), backend=tier).ok
+    assert run("while True: pass", limits=Limits(cpu_seconds=1), backend=tier).outcome is Outcome.CPU
+    with Sandbox(backend=tier) as box:
+        spend = "import time\nend = time.process_time() + 0.7\nwhile time.process_time() < end: pass"
+        assert box.run(spend, limits=Limits(cpu_seconds=2)).ok
+        assert box.run("import os; os.kill(os.getpid(), 9)", limits=Limits(cpu_seconds=0.5)).outcome is Outcome.SIGNALED
 
 
 @tiers

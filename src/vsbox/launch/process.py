@@ -39,6 +39,8 @@ SECONDS_TO_END: Final = 5.0
 """For the launcher to end what is inside, before it is killed itself."""
 SHORTEST_LOOK, LONGEST_LOOK = 0.008, 0.1
 MOST_VIOLATIONS: Final = 100
+NEARLY: Final = 0.9
+"""Of the processor time that is allowed: what was counted when the kernel sent SIGXCPU; code inside can send it too."""
 
 Sink = Callable[[bytes], object] | int | None
 """What is done with output: None keeps it, a descriptor is given to the payload as it is."""
@@ -100,6 +102,7 @@ class Running:
     ) -> None:
         self.limits = limits
         self.group = group
+        self._group_memory = limits.memory_bytes if "memory" in group.controllers else None
         self.stdout, self.stderr = Output(stdout), Output(stderr)
         self.directories: list[int] = []
         self.changes: int | None = None
@@ -394,7 +397,8 @@ class Running:
 
     def _look(self) -> None:
         limits = self.limits
-        self._sample = sample = self._meter.sample(None if "memory" in self.group.controllers else limits.memory_bytes)
+        watched = None if limits.memory_bytes == self._group_memory else limits.memory_bytes  # a call may have its own
+        self._sample = sample = self._meter.sample(watched)
         self._know_init()
         self._peak_memory = max(self._peak_memory, sample.memory_bytes)
         self._most_tasks = max(self._most_tasks, sample.tasks)
@@ -511,9 +515,10 @@ class Running:
         raise LauncherError(first, hint=hint.strip() or None)
 
     def _judge_signal(self, number: int, usage: Usage) -> tuple[Outcome, LimitHit | None, int | None]:
-        limits = self.limits
-        if limits.cpu_seconds is not None and (number == SIGXCPU or usage.cpu_seconds >= limits.cpu_seconds):
-            return Outcome.CPU, LimitHit("cpu_seconds", limits.cpu_seconds, usage.cpu_seconds), None
+        limits, cpu = self.limits, usage.cpu_seconds - self._cpu_before
+        enough = NEARLY if number == SIGXCPU else 1
+        if limits.cpu_seconds is not None and cpu >= limits.cpu_seconds * enough:
+            return Outcome.CPU, LimitHit("cpu_seconds", limits.cpu_seconds, cpu), None
         if number == SIGXFSZ and limits.file_bytes is not None:
             return Outcome.DISK, LimitHit("file_bytes", limits.file_bytes, limits.file_bytes), None
         return Outcome.SYSCALL if number == SIGSYS else Outcome.SIGNALED, None, -number

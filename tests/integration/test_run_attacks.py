@@ -447,7 +447,8 @@ def test_nothing_is_left_by_a_launcher_that_was_killed(
         children = Path(f"/proc/{launcher}/task/{launcher}/children")
         init = int(children.read_text())
         inside = [int(pid) for pid in Path(f"/proc/{init}/task/{init}/children").read_text().split()]
-        os.kill(init, signal.SIGSTOP)
+        os.kill(init, signal.SIGSTOP)  # the kernel lets it go on when nobody is left who could
+        assert wait_until(lambda: Path(f"/proc/{init}/stat").read_text().rpartition(")")[2].split()[0] == "T")
         os.kill(launcher, signal.SIGKILL)
     assert [pid for pid in (launcher, init, *inside) if _is_alive(pid)] == []
     assert not list(directory.iterdir())

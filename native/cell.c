@@ -74,6 +74,18 @@ static int watch_caller(pid_t caller)
     return fd > 0 ? fd : 0;
 }
 
+/* In a session of its own the payload answers to the caller alone, who counts on SIGINT: a background job of a shell ignores
+ * that, and a thread may have blocked it. In the foreground it is the caller's terminal that counts. */
+static void reset_signals(void)
+{
+    struct sigaction standard = {.sa_handler = SIG_DFL};
+    if (getsid(0) != getpid())
+        return;
+    for (int number = 1; number < NSIG; number++)
+        sigaction(number, &standard, NULL); /* fails for those that the C library keeps to itself, and for two more */
+    sys_sigprocmask(SIG_SETMASK, 0, NULL);
+}
+
 void run_cell(int argc, char **argv)
 {
     struct start start = {0};
@@ -91,6 +103,7 @@ void run_cell(int argc, char **argv)
     join_groups(argv[5]);
     choose_working_directory(&start);
     build_environment(&start, environ);
+    reset_signals();
     int signal_number = 0;
     _exit(run_outside(&start, &signal_number));
 }

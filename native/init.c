@@ -161,7 +161,8 @@ struct spared find_children(void)
     return found;
 }
 
-/* Without a PID namespace: everything that descends from us, which orphans do too since we are their subreaper. */
+/* Without a PID namespace: everything that descends from us, which orphans do too since we are their subreaper. All of it is
+ * waited for, the witness as well: whom we left it to may be a program that is pid 1 of a container and waits for nobody. */
 void kill_descendants(struct broker *broker, const struct spared *spared)
 {
     broker_close(broker);
@@ -199,9 +200,8 @@ void kill_descendants(struct broker *broker, const struct spared *spared)
 static _Noreturn void end(int channel, const siginfo_t *info, bool namespaced, struct broker *broker)
 {
     bool exited = info->si_code == CLD_EXITED;
-    struct spared witness = {.pids = {witness_process}, .count = 1}; /* it dies with us; nobody waits for that */
     if (!namespaced)
-        kill_descendants(broker, &witness);
+        kill_descendants(broker, NULL);
     send_message(channel, exited ? MESSAGE_EXITED : MESSAGE_KILLED, info->si_status, "");
     _exit(0);
 }
@@ -350,9 +350,14 @@ static void export_directories(const struct start *start, int channel)
             fail_errno(NULL, "cannot hand over %s", path);
     }
     struct message message = {0};
-    while (plan_find(&start->plan, OP_WAIT) && message.kind != MESSAGE_GO)
+    while (plan_find(&start->plan, OP_WAIT) && message.kind != MESSAGE_GO) {
         if (recv(channel, &message, sizeof message, 0) <= 0 && errno != EINTR)
             _exit(EXIT_OWN_FAILURE);
+        if (message.kind != MESSAGE_KILL)
+            continue;
+        send_message(channel, MESSAGE_KILLED, SIGKILL, "");
+        _exit(0);
+    }
 }
 
 static bool launcher_is_gone(pid_t launcher)
@@ -428,8 +433,7 @@ _Noreturn void run_init(const struct start *start, int channel)
         if (watched[2].revents)
             forward_unless_witnessed(channel, signals, payload);
         if (end_now) {
-            struct spared witness = {.pids = {witness_process}, .count = 1};
-            kill_descendants(broker, &witness);
+            kill_descendants(broker, NULL);
             send_message(channel, MESSAGE_KILLED, SIGKILL, "");
             _exit(0);
         }

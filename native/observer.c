@@ -175,11 +175,12 @@ static void read_caller(struct observation *observation)
         fclose(status);
 }
 
+/* A report is to be complete. Whom a cell tells keeps the first hundred, and what is served here must not wait for them. */
 static void tell(const struct broker *broker, const struct observation *observation, const struct text *text)
 {
     struct iovec parts[] = {{(void *)observation, sizeof *observation}, {(void *)text->bytes, text->size}};
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
-    sendmsg(broker->channel, &message, MSG_NOSIGNAL);
+    sendmsg(broker->channel, &message, MSG_NOSIGNAL | (broker->start->control ? MSG_DONTWAIT : 0));
 }
 
 static void add_text(struct text *text, const void *bytes, size_t size)

@@ -78,8 +78,11 @@ static void start_reporter(const struct start *start)
 {
     int ends[2];
     is_cell = start->control != 0;
-    if (is_cell)
+    if (is_cell) {
+        const int most = 1 << 20; /* the kernel gives what it allows */
         reporter = start->control;
+        setsockopt(reporter, SOL_SOCKET, SO_SNDBUF, &most, sizeof most);
+    }
     if (is_cell || !plan_find(&start->plan, OP_OBSERVED) || start->verify)
         return;
     char *const words[] = {(char *)start->variant, is_installation(start) ? "install" : "", start->show_cwd ? start->cwd : "",
@@ -126,6 +129,15 @@ static void tell_reporter(const void *bytes, size_t size, int channel, int signa
     }
 }
 
+/* Of a cell: who does not listen now, between the calls of a session for instance, misses it. A socket is writable while three
+ * quarters of its room are free (af_unix.c, unix_writable), so that the last word always finds some. */
+static void tell_caller(const void *bytes, size_t size)
+{
+    struct pollfd caller = {.fd = reporter, .events = POLLOUT};
+    if (poll(&caller, 1, 0) > 0 && caller.revents & POLLOUT)
+        send(reporter, bytes, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 /* An open directory, to the program that asked for it. */
 static void hand_on(int control, struct msghdr *envelope, size_t size)
 {
@@ -158,7 +170,7 @@ static bool take_message(int channel, int signals, struct message *last)
         return false;
     if (received.message.kind == MESSAGE_OBSERVED) {
         if (is_cell)
-            send(reporter, &received, (size_t)size, MSG_NOSIGNAL);
+            tell_caller(&received, (size_t)size);
         else
             tell_reporter(&received, (size_t)size, channel, signals);
         return true;
@@ -295,7 +307,7 @@ int run_outside(struct start *start, int *signal_out)
     end_reporter();
     sys_sigprocmask(SIG_SETMASK, caller_mask, NULL);
     if (start->control)
-        send(start->control, &last, sizeof last, MSG_NOSIGNAL);
+        send(start->control, &last, sizeof last, MSG_NOSIGNAL | MSG_DONTWAIT);
     switch (last.kind) {
     case MESSAGE_FAILED:
         if (start->control)

@@ -101,6 +101,47 @@ def test_input_and_streams(tier: str, directory: Path) -> None:
 # ---- what goes in ----
 
 
+HOST_THAT_IGNORES = """
+import signal, sys, vsbox
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
+with vsbox.Sandbox(backend=sys.argv[1]) as box:
+    reply = box.run("import time; time.sleep(60)", timeout=0.5)
+    print(reply.error, reply.alive)
+    print(*box.run("[line for line in open('/proc/self/status').read().splitlines() if line[:3] == 'Sig']").value.data)
+"""
+
+
+@tiers
+def test_no_signal_of_the_caller_stays_ignored_or_blocked(tier: str) -> None:
+    """As in a background job of a shell, or in a thread that takes no signals. Python itself ignores two."""
+    host = [sys.executable, "-c", HOST_THAT_IGNORES, tier]
+    done = subprocess.run(host, capture_output=True, text=True, check=False)
+    ignored = f"{1 << 12 | 1 << 24:016x}"  # SIGPIPE, SIGXFSZ
+    assert done.stdout.startswith("KeyboardInterrupt True\n"), done.stderr
+    assert f"SigBlk:\t{0:016x} SigIgn:\t{ignored} " in done.stdout
+
+
+CLOSED = """
+import os, sys, vsbox
+for descriptor in map(int, sys.argv[2]):
+    os.close(descriptor)
+result = vsbox.run("import sys; print(sys.stdin.read()); print(2, file=sys.stderr)", stdin=b"0", backend=sys.argv[1])
+with vsbox.Sandbox(backend=sys.argv[1]) as box:
+    box.put("f", b"")
+    found = (result.stdout, result.stderr, box.run("x = 1").ok and box.run("x").value.data, box.list())
+    os._exit(found != ("0\\n", "2\\n", 1, ("f",)))
+"""
+
+
+@tiers
+@pytest.mark.parametrize("closed", ["0", "12", "02", "012"])
+def test_a_daemon_may_have_no_standard_streams(tier: str, closed: str, directory: Path) -> None:
+    with (directory / "err").open("w") as errors:
+        done = subprocess.run([sys.executable, "-c", CLOSED, tier, closed], stderr=errors, check=False)
+    assert done.returncode == 0, (directory / "err").read_text()
+
+
 @tiers
 def test_nothing_of_the_caller_goes_in(tier: str, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "s")

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from harness import Person
+from harness import Person, lacking
 from processes import wait_until
 from vsbox import ConflictError, Limits, Outcome, PolicyError, Sandbox, UsageError, run
 from vsbox.host.collect import find_launcher
@@ -73,6 +73,27 @@ def test_what_a_killed_program_left_is_removed(directory: Path, monkeypatch: pyt
     assert not list(directory.iterdir())
 
 
+SWAPPED = (
+    "import os, sys\nS = os.path.dirname(os.environ['TMPDIR'])\nos.makedirs(f'{S}/work/a/b')\n"
+    "os.rename(S, f'{S}-moved')\n"
+)
+
+
+def test_a_tree_that_was_moved_away(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary, victim = directory / "tmp", directory / "victim"
+    temporary.mkdir()
+    victim.mkdir()
+    (victim / "file").write_text("a canary")
+    victim.chmod(0o755)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    assert run(f"{SWAPPED}os.symlink({str(victim)!r}, S)", write=[temporary], backend="landlock").ok
+    assert not list(temporary.iterdir())
+    assert victim.stat().st_mode & 0o777 == 0o755
+    assert (victim / "file").read_text() == "a canary"
+    assert run(f"{SWAPPED}os.mkdir(S)\nopen(f'{{S}}/f', 'w')", write=[temporary], backend="landlock").ok
+    assert [path.name for path in temporary.glob("*/*")] == ["f"]
+
+
 @tiers
 def test_what_is_empty_fills_a_disk_as_well(tier: str) -> None:
     code = "import itertools\nfor number in itertools.count(): open(str(number), 'w').close()"
@@ -86,6 +107,12 @@ HOGS = {
     "a memory file": (
         "import os, time\nf = os.memfd_create('x')\nfor _ in range(400): os.write(f, bytes(1 << 20))\ntime.sleep(30)"
     ),
+    "a thread whose process seems to have ended": (
+        "import ctypes, os, threading, time\n"
+        "def fill():\n    time.sleep(0.2)\n    x = bytearray(b'x') * (400 << 20)\n    time.sleep(30)\n    os._exit(0)\n"
+        "threading.Thread(target=fill).start()\n"
+        "ctypes.CDLL(None).syscall(60 if os.uname().machine == 'x86_64' else 93, 0)"
+    ),
 }
 
 
@@ -93,6 +120,26 @@ HOGS = {
 @pytest.mark.parametrize("code", HOGS.values(), ids=HOGS)
 def test_memory_of_every_kind_counts(tier: str, code: str) -> None:
     assert run(code, limits=Limits(memory_bytes=150 << 20), timeout=20, backend=tier).outcome is Outcome.MEMORY
+
+
+@tiers
+@pytest.mark.parametrize("code", HOGS.values(), ids=HOGS)
+def test_memory_of_a_call_counts_as_that_of_a_session(tier: str, code: str) -> None:
+    with Sandbox(limits=Limits(memory_bytes=1 << 30), backend=tier) as box:
+        reply = box.run(code, limits=Limits(memory_bytes=150 << 20), timeout=20)
+    assert (reply.outcome, reply.alive) == (Outcome.MEMORY, False)
+
+
+@tiers
+def test_a_limit_is_the_cause_only_where_it_was_met(tier: str) -> None:
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGXCPU)"
+    assert run(kill, limits=Limits(cpu_seconds=100), backend=tier).outcome is Outcome.SIGNALED
+    assert run("pass", limits=Limits(memory_bytes=2**70), backend=tier).ok
+    assert run("while True: pass", limits=Limits(cpu_seconds=1), backend=tier).outcome is Outcome.CPU
+    with Sandbox(backend=tier) as box:
+        spend = "import time\nend = time.process_time() + 0.7\nwhile time.process_time() < end: pass"
+        assert box.run(spend, limits=Limits(cpu_seconds=2)).ok
+        assert box.run("import os; os.kill(os.getpid(), 9)", limits=Limits(cpu_seconds=0.5)).outcome is Outcome.SIGNALED
 
 
 @tiers
@@ -629,24 +676,49 @@ if len(sys.argv) > 2:
     if os.fork() == 0:
         time.sleep(20)
         os._exit(0)
-    box.run("import time; time.sleep(60)")
+    box.run(sys.argv[2])
+    time.sleep(60)
 """
+REFUSED = """
+import ctypes, os, threading, time
+def ask(ptrace=101 if os.uname().machine == 'x86_64' else 117):
+    for number in range(1, 20000):
+        ctypes.CDLL(None).syscall(ptrace, 0, number, 0, 0)
+    while True:
+        time.sleep(1)
+"""
+REFUSED_BETWEEN_CALLS = f"{REFUSED}\nthreading.Thread(target=ask, daemon=True).start()"
+LASTING = {"a call": "import time; time.sleep(60)", "refused calls": REFUSED_BETWEEN_CALLS}
 
 
 @tiers
-def test_a_forked_child_keeps_no_run_alive(tier: str, directory: Path) -> None:
+@pytest.mark.parametrize("code", LASTING.values(), ids=LASTING)
+def test_a_forked_child_keeps_no_run_alive(tier: str, code: str, directory: Path) -> None:
     environment = os.environ | {"TMPDIR": str(directory)}
     host = subprocess.Popen(
-        [sys.executable, "-c", HOST, tier, "fork"], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", HOST, tier, code], stdout=subprocess.PIPE, text=True, env=environment
     )
     assert host.stdout is not None
     launcher = int(host.stdout.readline())
     assert _is_alive(launcher)
-    time.sleep(0.3)
+    time.sleep(0.3 if code == LASTING["a call"] else 2)
     host.send_signal(signal.SIGKILL)
     host.wait()
     host.stdout.close()
-    assert wait_until(lambda: not _is_alive(launcher))
+    assert wait_until(lambda: not _is_alive(launcher), seconds=5)
+
+
+@tiers
+def test_refused_calls_that_nobody_hears_of_hold_nobody(tier: str) -> None:
+    with Sandbox(backend=tier) as box:
+        assert box.run(REFUSED_BETWEEN_CALLS).ok
+        time.sleep(2)
+        started = time.monotonic()
+    assert time.monotonic() - started < 3
+    busy = f"{REFUSED}\nthreading.Thread(target=ask).start()\nwhile True:\n    os.write(1, b'x')\n    time.sleep(0.01)"
+    result = run(busy, timeout=1, backend=tier, stdout=lambda _: time.sleep(0.05))
+    assert result.outcome is Outcome.TIMEOUT
+    assert result.usage.wall_seconds < 4
 
 
 @tiers
@@ -658,6 +730,104 @@ def test_a_program_that_ends_with_an_open_session_leaves_nothing(tier: str, dire
     assert done.stderr == ""
     assert not _is_alive(int(done.stdout))
     assert not list(directory.iterdir())
+
+
+@tiers
+def test_nothing_is_left_by_a_launcher_that_was_killed(
+    tier: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+    code = "import os, threading\nif os.fork() == 0:\n    while True: os.makedirs('a', exist_ok=True)"
+    with Sandbox(backend=tier) as box:
+        box.run("import time; time.sleep(0.3)")
+        box.run(code, timeout=1)
+        launcher = box.pid
+        children = Path(f"/proc/{launcher}/task/{launcher}/children")
+        init = int(children.read_text())
+        inside = [int(pid) for pid in Path(f"/proc/{init}/task/{init}/children").read_text().split()]
+        os.kill(init, signal.SIGSTOP)  # the kernel lets it go on when nobody is left who could
+        assert wait_until(lambda: Path(f"/proc/{init}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        os.kill(launcher, signal.SIGKILL)
+    assert [pid for pid in (launcher, init, *inside) if _is_alive(pid)] == []
+    assert not list(directory.iterdir())
+
+
+@tiers
+def test_no_zombie_is_left_to_a_program_that_is_pid_1(tier: str) -> None:
+    code = (
+        f"import os, vsbox\nfor _ in range(4): assert vsbox.run('pass', backend={tier!r}).ok\n"
+        "print(open('/proc/self/task/1/children').read().split())"
+    )
+    unshare = ["unshare", "--pid", "--fork", "--mount-proc", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    done = subprocess.run([*unshare, sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode and "unshare" in done.stderr:
+        lacking("namespaces", done.stderr)
+    assert done.stdout == "[]\n", done.stderr
+
+
+@tiers
+def test_a_run_that_cannot_start_ends_at_once(tier: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(OSError, match="too long"):
+        run("pass", files={"a" * 300: ""}, backend=tier)
+    assert time.monotonic() - started < 3
+
+
+KEEPER = """
+import socket, threading
+listener = socket.socket(socket.AF_UNIX)
+listener.bind('socket')
+listener.listen()
+kept = []
+def keep():
+    while True:
+        kept.append(socket.recv_fds(listener.accept()[0], 10, 10)[1])
+threading.Thread(target=keep, daemon=True).start()
+"""
+GIVER = """
+import os, socket
+client = socket.socket(socket.AF_UNIX)
+client.connect('socket')
+socket.send_fds(client, [b'x'], [1, 2])
+os.write(1, b'x' * 60000)
+os.write(2, b'end')
+"""
+
+
+@tiers
+def test_a_run_is_not_held_open_by_another(tier: str, directory: Path) -> None:
+    with Sandbox(workdir=directory, backend=tier) as box:
+        assert box.run(KEEPER).ok
+        result = run(GIVER, workdir=directory, timeout=20, backend=tier)
+        assert (result.outcome, result.stdout, result.stderr) == (Outcome.EXITED, "x" * 60000, "end")
+        assert result.usage.wall_seconds < 5
+
+
+@tiers
+def test_a_run_is_not_held_open_by_a_child(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is forked when all channels of the run are there."""
+    from vsbox.launch import process
+
+    popen = subprocess.Popen
+    children = []
+
+    def fork_first(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+        if (pid := os.fork()) == 0:
+            time.sleep(20)
+            os._exit(0)
+        children.append(pid)
+        return popen(*words, **options)
+
+    monkeypatch.setattr(process.subprocess, "Popen", fork_first)
+    try:
+        assert run("print('x' * 100)", timeout=15, backend=tier).stdout == "x" * 100 + "\n"
+        with Sandbox(backend=tier) as box:
+            os.kill(box.pid, signal.SIGKILL)
+            assert wait_until(lambda: not box.alive, seconds=5)
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def _is_alive(pid: int) -> bool:

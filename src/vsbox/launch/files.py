@@ -26,6 +26,7 @@ DIRECTORY: Final = (
 )
 READ: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 MAKE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+HANDLE: Final = getattr(os, "O_PATH", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 MOST_ENTRIES: Final = 200_000
 MOST_DEPTH: Final = 128
 
@@ -186,25 +187,58 @@ class Walk:
 def _change_mode(name: str, status: os.stat_result, more: int, directory: int) -> None:
     """Open what is no link, in a tree that nobody uses any more."""
     with contextlib.suppress(OSError):
-        os.chmod(name, stat.S_IMODE(status.st_mode) | more, dir_fd=directory)
+        handle = os.open(name, HANDLE, dir_fd=directory)
+        try:
+            found = os.fstat(handle)
+            if (found.st_dev, found.st_ino) == (status.st_dev, status.st_ino):
+                _change_mode_of(handle, stat.S_IMODE(found.st_mode) | more)
+        finally:
+            os.close(handle)
 
 
-def remove_tree(path: str) -> None:
-    """Remove a directory of ours that code inside has filled, whatever its modes and depth; nobody uses it any more.
+def _change_mode_of(handle: int, mode: int) -> None:
+    """Change the mode of the very object that a descriptor is of, opened for whatever. Source: open(2), ``O_PATH``."""
+    os.chmod(f"/proc/self/fd/{handle}", mode)
 
-    A directory is moved to the top before it is looked into, so that depth costs nothing. What cannot be removed stays,
-    without an error.
+
+def open_locked_directory(name: str, directory: int | None = None, *, own: bool = False) -> int:
+    """Open a directory of ours, not a link to one, whatever its mode, and let its owner do everything with it.
+
+    Raises:
+        OSError: it is something else, or with ``own`` somebody else's.
+
+    Security: code inside may put something else under that name at any moment, so the name is used once.
+    """
+    handle = os.open(name, HANDLE | getattr(os, "O_DIRECTORY", 0), dir_fd=directory)
+    try:
+        if own and os.fstat(handle).st_uid != os.geteuid():  # type: ignore[attr-defined,unused-ignore]
+            raise OSError(errno.EPERM, "not ours", name)
+        _change_mode_of(handle, 0o700)
+        return os.open(f"/proc/self/fd/{handle}", DIRECTORY & ~getattr(os, "O_NOFOLLOW", 0))
+    finally:
+        os.close(handle)
+
+
+def remove_tree(path: str, root: int) -> None:
+    """Remove a directory of ours that code inside has filled, whatever its modes and depth.
+
+    ``root``: a descriptor of it, from when it was made. A directory is moved to the top before it is looked into, so
+    that depth costs nothing. What cannot be removed stays, without an error.
+
+    Security: code inside may have renamed it and put a link, or another directory, in its place: nothing is done to
+    either but that the link is removed, since the name is ours; the tree is removed where it is.
     """
     with contextlib.suppress(OSError):
-        os.chmod(path, 0o700)
-        root = os.open(path, DIRECTORY)
-        try:
-            waiting = os.listdir(root)
-            while waiting:
-                waiting += _take_apart(root, waiting.pop())
-        finally:
-            os.close(root)
-        os.rmdir(path)
+        os.fchmod(root, 0o700)  # type: ignore[attr-defined,unused-ignore]
+        waiting = os.listdir(root)
+        while waiting:
+            waiting += _take_apart(root, waiting.pop())
+    with contextlib.suppress(OSError):
+        if stat.S_ISLNK(os.lstat(path).st_mode):
+            os.unlink(path)
+        now = os.readlink(f"/proc/self/fd/{root}")
+        if os.path.samestat(os.lstat(now), os.fstat(root)):
+            os.rmdir(now)
 
 
 def _take_apart(root: int, name: str) -> list[str]:
@@ -213,14 +247,16 @@ def _take_apart(root: int, name: str) -> list[str]:
     with contextlib.suppress(OSError):
         if _is_removed(name, root):
             return moved
-        os.chmod(name, 0o700, dir_fd=root)
-        with opened_directory(root, (name,)) as inner:
+        inner = open_locked_directory(name, root)
+        try:
             for below in os.listdir(inner):
                 if not _is_removed(below, inner):
-                    os.chmod(below, 0o700, dir_fd=inner)  # to move a directory is to write into it
+                    os.close(open_locked_directory(below, inner))  # to move a directory is to write into it
                     new = secrets.token_hex(16)
                     os.rename(below, new, src_dir_fd=inner, dst_dir_fd=root)
                     moved.append(new)
+        finally:
+            os.close(inner)
         os.rmdir(name, dir_fd=root)
     return moved
 

@@ -18,6 +18,8 @@ from typing import Final
 from vsbox.launch.limits import Limits
 
 MOUNTS: Final = Path("/proc/self/mountinfo")
+MOST: Final = 2**63 - 1
+"""The kernel takes a figure modulo 2**64."""
 _NUMBERS = itertools.count()
 
 
@@ -112,7 +114,9 @@ def _name() -> str:
     return f"vsbox-{os.getpid()}-{next(_NUMBERS)}"
 
 
-def _write(path: Path, value: object) -> None:
+def _write(path: Path, value: str | int) -> None:
+    if isinstance(value, int):
+        value = min(value, MOST)
     path.write_text(str(value), encoding="ascii")
 
 
@@ -193,9 +197,9 @@ def _make_v1(mounts: dict[str, tuple[Path, str]], limits: Limits, wanted: frozen
             directory.mkdir()
             made.append(directory)
             if controller == "memory":
-                _write(directory / "memory.limit_in_bytes", limits.memory_bytes)
+                _write(directory / "memory.limit_in_bytes", limits.memory_bytes or MOST)
                 with contextlib.suppress(OSError):
-                    _write(directory / "memory.memsw.limit_in_bytes", limits.memory_bytes)
+                    _write(directory / "memory.memsw.limit_in_bytes", limits.memory_bytes or MOST)
             else:
                 _write(directory / "pids.max", (limits.processes or 0) + SPARE_TASKS)
     except OSError:

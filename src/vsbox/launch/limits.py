@@ -108,6 +108,18 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def _thread_of_zombie(pid: int) -> int:
+    """Return a thread that goes on after the first one of its process has ended: memory and descriptors are told of it.
+
+    Source: proc(5): there is a directory ``/proc/TID`` for each thread, which is not listed.
+    """
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            if _read(f"/proc/{thread}/stat").rpartition(b")")[2].split()[:1] not in ([b"Z"], [b"X"], []):
+                return int(thread)
+    return pid
+
+
 def _exact_memory(pids: list[int]) -> int:
     """Return memory of which each page counts once. Source: proc_pid_smaps(5), ``smaps_rollup``."""
     total = 0
@@ -181,16 +193,20 @@ class Meter:
         self._own: dict[tuple[int, bytes], int] = {}
         self._ended = 0
 
+    def inits(self) -> list[int]:
+        """Return the launcher's children: one, init, as long as there is something inside."""
+        return _children(self._launcher)
+
     def payload(self) -> list[int]:
         """Return the processes of the payload: below init, which is the launcher's child."""
-        return [pid for init in _children(self._launcher) for pid in descendants(init)]
+        return [pid for init in self.inits() for pid in descendants(init)]
 
     def sample(self, memory_limit: int | None = None) -> Sample:
         """Look once. ``memory_limit``: what is shared is counted as well, and once where that decides."""
         ticks, tasks = 0, 0
         pids = []
         own: dict[tuple[int, bytes], int] = {}
-        inits = _children(self._launcher)
+        inits = self.inits()
         for pid in (*inits, *(pid for init in inits for pid in descendants(init))):
             fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
             if len(fields) < 20:
@@ -201,7 +217,7 @@ class Meter:
             ticks += sum(map(int, fields[11:15]))
             own[pid, fields[19]] = sum(map(int, fields[11:13]))
             tasks += int(fields[17])
-            pids.append(pid)
+            pids.append(_thread_of_zombie(pid) if fields[0] == b"Z" and int(fields[17]) > 1 else pid)
         memory = sum(map(_resident, pids)) if memory_limit is None else _whole_memory(pids, memory_limit)
         return Sample(max(ticks, self._seen(own)) / TICKS, memory, max(tasks - self._witnesses, 0))
 

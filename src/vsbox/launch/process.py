@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import os
 import resource
+import select
 import selectors
 import socket
 import struct
 import subprocess
+import termios
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +39,8 @@ SECONDS_TO_END: Final = 5.0
 """For the launcher to end what is inside, before it is killed itself."""
 SHORTEST_LOOK, LONGEST_LOOK = 0.008, 0.1
 MOST_VIOLATIONS: Final = 100
+NEARLY: Final = 0.9
+"""Of the processor time that is allowed: what was counted when the kernel sent SIGXCPU; code inside can send it too."""
 
 Sink = Callable[[bytes], object] | int | None
 """What is done with output: None keeps it, a descriptor is given to the payload as it is."""
@@ -97,6 +102,7 @@ class Running:
     ) -> None:
         self.limits = limits
         self.group = group
+        self._group_memory = limits.memory_bytes if "memory" in group.controllers else None
         self.stdout, self.stderr = Output(stdout), Output(stderr)
         self.directories: list[int] = []
         self.changes: int | None = None
@@ -116,6 +122,7 @@ class Running:
         self._wake, self._woken = socket.socketpair()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # type: ignore[attr-defined,unused-ignore]
         self._pipes: list[int] = []
+        self._init, self._launcher = -1, -1
         try:
             self._start(command, theirs)
         except BaseException:
@@ -125,11 +132,11 @@ class Running:
             theirs.close()
 
     def _start(self, command: Command, theirs: socket.socket) -> None:
-        channels = (command.plan, theirs.fileno(), command.kept)
-        words = [find_launcher(), "run", *channels, self.group.word, os.getpid(), *command.argv]
-        descriptors = [command.plan, theirs.fileno(), *([command.kept] if command.kept >= 0 else [])]
-        read: dict[int, Output] = {}
         handed: list[int] = []
+        channels = [self._above_streams(number, handed) for number in (command.plan, theirs.fileno(), command.kept)]
+        words = [find_launcher(), "run", *channels, self.group.word, os.getpid(), *command.argv]
+        descriptors = [number for number in channels if number >= 0]
+        read: dict[int, Output] = {}
         their_out, their_err = (self._stream(output, read, handed) for output in (self.stdout, self.stderr))
         source: int = subprocess.DEVNULL
         if isinstance(command.stdin, int):
@@ -152,6 +159,9 @@ class Running:
             self._pipes.remove(descriptor)
             os.close(descriptor)
         self._meter = Meter(self._process.pid, witnesses=command.witnesses)
+        with contextlib.suppress(OSError):  # Linux before 5.3: its streams are closed when it has ended
+            self._launcher = os.pidfd_open(self._process.pid)  # type: ignore[attr-defined,unused-ignore]
+            self._selector.register(self._launcher, selectors.EVENT_READ, lambda: None)
         for descriptor, output in read.items():
             self.watch(descriptor, partial(self._read, descriptor, output))
         self._streams = read
@@ -165,6 +175,18 @@ class Running:
         ends = os.pipe()
         self._pipes += ends
         return ends
+
+    def _above_streams(self, descriptor: int, handed: list[int]) -> int:
+        """Return a descriptor whose place no standard stream of a child takes; note it if it was opened for that.
+
+        Where the caller has closed its own standard streams, as daemons do, what it opens gets their numbers.
+        """
+        if not 0 <= descriptor <= 2:
+            return descriptor
+        above: int = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)  # type: ignore[attr-defined,unused-ignore]
+        self._pipes.append(above)
+        handed.append(above)
+        return above
 
     def _stream(self, output: Output, read: dict[int, Output], handed: list[int]) -> int:
         """Return what the payload writes to; note the end that is read here, and that the other is to be closed."""
@@ -196,7 +218,8 @@ class Running:
     @property
     def has_ended(self) -> bool:
         """Whether a limit was passed, or the payload has ended."""
-        return self._cause is not None or self._last is not None or self._control.fileno() not in self._open
+        heard_all = self._control.fileno() not in self._open or self._is_launcher_gone()
+        return self._cause is not None or self._last is not None or heard_all
 
     def cancel(self) -> None:
         """End the run; from any thread."""
@@ -230,15 +253,22 @@ class Running:
 
     def wait_for_directories(self, deadline: float) -> None:
         """Wait until the launcher has handed its directories over, or has failed to."""
-        self._control.settimeout(max(deadline - time.monotonic(), 0.001))
-        try:
-            while len(self.directories) + (self.changes is not None) < self._exports and self._last is None:
-                if not self._hear():
-                    break
-        except TimeoutError:
-            pass
-        finally:
-            self._control.setblocking(False)
+        while not self._has_directories() and not self._is_launcher_gone() and time.monotonic() < deadline:
+            _wait_for_any((self._control.fileno(), self._launcher), deadline - time.monotonic())
+            if not self._hear():
+                break
+
+    def _has_directories(self) -> bool:
+        """Tell whether all are there, or none will come any more."""
+        return len(self.directories) + (self.changes is not None) >= self._exports or self._last is not None
+
+    def _is_launcher_gone(self) -> bool:
+        """Tell whether it has ended, and all inside with it.
+
+        Who holds a stream or the socket of the run then is somebody else: another run that code inside gave it to, or a
+        child that another thread has forked meanwhile.
+        """
+        return self._launcher >= 0 and _wait_for_any((self._launcher,), 0)
 
     def _hear_control(self) -> None:
         if not self._hear():
@@ -264,6 +294,12 @@ class Running:
             text = packet[MESSAGE.size :].split(b"\0")[0].decode(errors="replace")
             self._last = (kind, value, text)
         return True
+
+    def _hear_all(self) -> None:
+        """Take what has been said so far."""
+        with contextlib.suppress(OSError):
+            while self._last is None and self._control.recv(1, socket.MSG_PEEK):
+                self._hear()
 
     def _take_directory(self, value: int, ancillary: list[tuple[int, int, bytes]]) -> None:
         descriptors = array.array("i")
@@ -291,7 +327,7 @@ class Running:
             LauncherError: the launcher could not do it; the payload did not run.
         """
         deadline = None if timeout is None else self.started + timeout
-        if not self.pump(lambda: not self._open, deadline) and timeout is not None:
+        if not self.pump(lambda: not self._open or self._is_launcher_gone(), deadline) and timeout is not None:
             self.end(Outcome.TIMEOUT, LimitHit("timeout", timeout, time.monotonic() - self.started))
         return self.reap()
 
@@ -334,33 +370,36 @@ class Running:
             self._pipes.remove(self._stdin)
             os.close(self._stdin)
 
-    def _read(self, descriptor: int, output: Output) -> bool:
-        """Take a piece; tell whether there was one."""
+    def _read(self, descriptor: int, output: Output, most: int = CHUNK_BYTES) -> int:
+        """Take a piece; return how many bytes it had, 0 also where no more is wanted."""
         try:
-            data = os.read(descriptor, CHUNK_BYTES)
+            data = os.read(descriptor, most)
         except BlockingIOError:
-            return False
+            return 0
         if not data:
             self.forget(descriptor)
-            return False
+            return 0
         output.take(data, self._room)
         self._room -= len(data)
         if self._room < 0:
             limit = self.limits.output_bytes
             self.end(Outcome.OUTPUT, LimitHit("output_bytes", limit, limit - self._room))
-        return self._room >= 0
+        return len(data) if self._room >= 0 else 0
 
     def read_all(self) -> None:
-        """Take what is in the pipes now; somebody may hold them open, so nothing is waited for."""
+        """Take what is in the pipes now; somebody may hold them open, and write on, so nothing is waited for."""
         for descriptor, output in self._streams.items():
-            while descriptor in self._open and self._read(descriptor, output):
-                pass
+            left = _bytes_in(descriptor) if descriptor in self._open else 0
+            while left > 0 and (size := self._read(descriptor, output, min(left, CHUNK_BYTES))):
+                left -= size
 
     # ---- limits ----
 
     def _look(self) -> None:
         limits = self.limits
-        self._sample = sample = self._meter.sample(None if "memory" in self.group.controllers else limits.memory_bytes)
+        watched = None if limits.memory_bytes == self._group_memory else limits.memory_bytes  # a call may have its own
+        self._sample = sample = self._meter.sample(watched)
+        self._know_init()
         self._peak_memory = max(self._peak_memory, sample.memory_bytes)
         self._most_tasks = max(self._most_tasks, sample.tasks)
         if limits.processes is not None and sample.tasks > limits.processes:
@@ -392,9 +431,7 @@ class Running:
         if self._cause is not None:
             self._kill()
         usage = self._wait()
-        with contextlib.suppress(OSError):
-            while self._last is None and self._control.recv(1, socket.MSG_PEEK):
-                self._hear()
+        self._hear_all()
         self.read_all()
         outcome, limit, returncode = self._judge(usage)
         return End(outcome, returncode, limit, usage)
@@ -417,11 +454,14 @@ class Running:
             if done:
                 self._process.returncode = os.waitstatus_to_exitcode(status)
                 break
+            self._hear_all()
             if time.monotonic() > latest:
+                self._know_init()
                 os.kill(self._process.pid, 9)
                 latest += SECONDS_TO_END
             time.sleep(pause)
             pause = min(pause * 2, 0.02)
+        self._wait_for_init()
         wall = time.monotonic() - self.started
         if spent is None:
             return Usage(wall, self._sample.cpu_seconds, self._peak_memory, self._most_tasks)
@@ -430,6 +470,16 @@ class Running:
         most = spent.ru_maxrss if spent.ru_maxrss > self._own_memory else 0
         peak = max(self._peak_memory, most << 10, self.group.peak_memory())
         return Usage(wall, cpu, peak, max(self._most_tasks, 1))
+
+    def _know_init(self) -> None:
+        """Get hold of init, which outlives a launcher that is killed by as long as it takes to end what is inside."""
+        inits = self._meter.inits() if self._init < 0 else []
+        with contextlib.suppress(OSError):  # Linux before 5.3
+            self._init = os.pidfd_open(inits[0]) if inits else self._init  # type: ignore[attr-defined,unused-ignore]
+
+    def _wait_for_init(self) -> None:
+        if self._init >= 0:
+            _wait_for_any((self._init,), SECONDS_TO_END)
 
     def _judge(self, usage: Usage) -> tuple[Outcome, LimitHit | None, int | None]:
         if self._cause is not None:
@@ -465,9 +515,10 @@ class Running:
         raise LauncherError(first, hint=hint.strip() or None)
 
     def _judge_signal(self, number: int, usage: Usage) -> tuple[Outcome, LimitHit | None, int | None]:
-        limits = self.limits
-        if limits.cpu_seconds is not None and (number == SIGXCPU or usage.cpu_seconds >= limits.cpu_seconds):
-            return Outcome.CPU, LimitHit("cpu_seconds", limits.cpu_seconds, usage.cpu_seconds), None
+        limits, cpu = self.limits, usage.cpu_seconds - self._cpu_before
+        enough = NEARLY if number == SIGXCPU else 1
+        if limits.cpu_seconds is not None and cpu >= limits.cpu_seconds * enough:
+            return Outcome.CPU, LimitHit("cpu_seconds", limits.cpu_seconds, cpu), None
         if number == SIGXFSZ and limits.file_bytes is not None:
             return Outcome.DISK, LimitHit("file_bytes", limits.file_bytes, limits.file_bytes), None
         return Outcome.SYSCALL if number == SIGSYS else Outcome.SIGNALED, None, -number
@@ -484,10 +535,26 @@ class Running:
         self._selector.close()
         for end in (self._control, self._wake, self._woken):
             end.close()
-        for descriptor in (*self._pipes, *self.directories, *(() if self.changes is None else (self.changes,))):
+        others = (-1 if self.changes is None else self.changes, self._init, self._launcher)
+        for descriptor in (*self._pipes, *self.directories, *(other for other in others if other >= 0)):
             os.close(descriptor)
-        self._pipes, self.directories, self.changes = [], [], None
+        self._pipes, self.directories, self.changes, self._init, self._launcher = [], [], None, -1, -1
         self.group.close()
+
+
+def _wait_for_any(descriptors: tuple[int, ...], seconds: float) -> bool:
+    """Wait until one can be read, or has ended if it is a process; tell whether it was in time."""
+    waiting = select.poll()  # type: ignore[attr-defined,unused-ignore]
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            waiting.register(descriptor, select.POLLIN)  # type: ignore[attr-defined,unused-ignore]
+    return bool(waiting.poll(max(seconds, 0) * 1000))
+
+
+def _bytes_in(pipe: int) -> int:
+    count = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)  # type: ignore[attr-defined,unused-ignore]
+    return count[0]
 
 
 SIGXCPU, SIGXFSZ, SIGSYS = 24, 25, 31

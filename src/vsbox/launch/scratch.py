@@ -6,13 +6,12 @@ import contextlib
 import fcntl
 import functools
 import os
-import stat
 import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
-from vsbox.launch.files import DIRECTORY, remove_tree
+from vsbox.launch.files import DIRECTORY, open_locked_directory, remove_tree
 
 SECONDS_TO_LOCK: Final = 60
 """Between making a directory and locking it there is a moment."""
@@ -22,13 +21,17 @@ SCRATCH: Final = "vsbox-run-"
 def make_scratch(stack: contextlib.ExitStack) -> str:
     """Make a directory of the host for what is private; locked, so that it is known to be in use."""
     sweep()
-    scratch = os.path.realpath(tempfile.mkdtemp(prefix=SCRATCH))
-    stack.callback(remove_tree, scratch)
-    lock = os.open(scratch, DIRECTORY)
+    scratch = tempfile.mkdtemp(prefix=SCRATCH, dir=os.path.realpath(tempfile.gettempdir()))
+    try:
+        lock = os.open(scratch, DIRECTORY)
+    except BaseException:
+        os.rmdir(scratch)
+        raise
     stack.callback(os.close, lock)
+    stack.callback(remove_tree, scratch, lock)
     fcntl.flock(lock, fcntl.LOCK_EX)  # type: ignore[attr-defined,unused-ignore]
     for name in ("home", "tmp", "work"):
-        os.mkdir(f"{scratch}/{name}", 0o700)
+        os.mkdir(name, 0o700, dir_fd=lock)
     return scratch
 
 
@@ -37,14 +40,11 @@ def sweep() -> None:
     """Remove what programs that were killed left behind; once in the life of a process."""
     for path in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
         with contextlib.suppress(OSError):
-            status = path.lstat()
-            is_own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()  # type: ignore[attr-defined,unused-ignore]
-            if not is_own or status.st_mtime > time.time() - SECONDS_TO_LOCK:
+            if path.lstat().st_mtime > time.time() - SECONDS_TO_LOCK:
                 continue
-            path.chmod(0o700)
-            lock = os.open(path, DIRECTORY)
+            lock = open_locked_directory(str(path), own=True)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # type: ignore[attr-defined,unused-ignore]
-                remove_tree(str(path))
+                remove_tree(str(path), lock)
             finally:
                 os.close(lock)

@@ -63,3 +63,19 @@ def test_a_policy_that_hides_is_refused(own_box: Box, project: Path, person: Per
     done = dry_run(own_box, project, "cat", "hidden")
     assert done.returncode == 2
     assert "hidden_paths" in done.stderr
+
+
+def test_a_granted_directory_that_became_a_link_is_refused(own_box: Box, project: Path, person: Person) -> None:
+    place = person.directory("place")
+    for name in ("data", "private"):
+        (place / name).mkdir()
+        os.chown(place / name, person.uid, person.gid)
+        person.write(place / name / "f", f"a canary in {name}")
+    own_box.edit_policy(read_only_paths=[str(place / "data")])
+    assert "a canary in data" in dry_run(own_box, project, "cat", str(place / "data" / "f")).stdout
+    (place / "data").rename(place / "before")
+    (place / "data").symlink_to(place / "private")
+    done = dry_run(own_box, project, "cat", str(place / "data" / "f"), str(place / "private" / "f"))
+    assert done.returncode == 2, done.stderr
+    assert "a canary" not in done.stdout
+    assert f"{place}/data is a link" in done.stderr

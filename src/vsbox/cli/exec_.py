@@ -55,12 +55,16 @@ def _dry_run(root: Path, words: tuple[str, ...], timeout: float | None) -> int:
     from vsbox.box.layout import open_box
     from vsbox.box.store import load_policy
     from vsbox.launch.api import run
+    from vsbox.launch.paths import remember_written
     from vsbox.launch.result import Outcome
+    from vsbox.policy.grants import grants_of
     from vsbox.policy.presets import with_preset
 
     policy = with_preset(load_policy(open_box(root)))
     here = os.getcwd()  # noqa: PTH109 - as the kernel tells it
+    grants_of(policy)  # refuses what no box may name
     _check_dry_run(policy, here)
+    remember_written(["/"])  # a policy goes through no link, whoever made it
     result = run(
         list(words), packages=root, workdir=here, mount_point=here, changes="capture", timeout=timeout,
         network=policy.network or "none", read=(*policy.read_only_paths, *policy.allowed_paths),

@@ -65,6 +65,21 @@ def test_a_policy_that_hides_is_refused(own_box: Box, project: Path, person: Per
     assert "hidden_paths" in done.stderr
 
 
+def test_what_is_hidden_below_a_grant_is_hidden(own_box: Box, project: Path, person: Person) -> None:
+    data = person.directory("data")
+    for name in ("open", "secret"):
+        (data / name).mkdir()
+        os.chown(data / name, person.uid, person.gid)
+        person.write(data / name / "f", f"a canary in {name}")
+    own_box.edit_policy(read_only_paths=[str(data)], hidden_paths=[str(data / "secret"), "/etc/passwd"])
+    for run in (lambda *words: own_box.exec(*words, cwd=project), lambda *words: dry_run(own_box, project, *words)):
+        assert "a canary in open" in run("cat", str(data / "open" / "f")).stdout
+        done = run("cat", str(data / "secret" / "f"), "/etc/passwd")
+        assert done.returncode == 1, done.stderr
+        assert "a canary" not in done.stdout
+        assert "root" not in done.stdout
+
+
 def test_a_granted_directory_that_became_a_link_is_refused(own_box: Box, project: Path, person: Person) -> None:
     place = person.directory("place")
     for name in ("data", "private"):

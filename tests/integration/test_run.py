@@ -136,6 +136,21 @@ def test_files_and_what_changed(tier: str) -> None:
     assert (result.files.created, result.files.modified, result.files.deleted) == (("new",), ("d/old",), ("gone",))
 
 
+def test_what_is_hidden(directory: Path) -> None:
+    for name in ("open", "secret"):
+        (directory / name).mkdir()
+        (directory / name / "f").write_text(f"a canary in {name}")
+    code = f"import os\nfor name in ('open', 'secret'): print(os.listdir(f'{directory}/{{name}}'))"
+    assert run(code, read=[directory]).stdout == "['f']\n['f']\n"
+    assert run(code, read=[directory], hidden=[directory / "secret"]).stdout == "['f']\n[]\n"
+    with pytest.raises(PolicyError, match="under another name"):
+        run(code, workdir=directory, hidden=[directory / "secret"])
+    with pytest.raises(UsageError, match="kept apart"):
+        run(code, workdir=directory, hidden=[directory / "secret"], changes="capture")
+    with pytest.raises(CannotEnforceError, match="no deny rules"):
+        run(code, read=[directory], hidden=[directory / "secret"], backend="landlock")
+
+
 @tiers
 def test_a_working_directory(tier: str, directory: Path) -> None:
     (directory / "a").write_text("a")

@@ -68,6 +68,7 @@ def _dry_run(root: Path, words: tuple[str, ...], timeout: float | None) -> int:
     result = run(
         list(words), packages=root, workdir=here, mount_point=here, changes="capture", timeout=timeout,
         network=policy.network or "none", read=(*policy.read_only_paths, *policy.allowed_paths),
+        hidden=policy.hidden_paths,
         env={name: os.environ[name] for name in ("TERM", "LANG", "TZ") if name in os.environ} | policy.environment.set,
         stdout=lambda data: os.write(1, data), stderr=lambda data: os.write(2, data),
     )  # fmt: skip

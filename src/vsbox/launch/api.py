@@ -46,6 +46,7 @@ def run(
     network: Literal["none", "host"] = "none",
     read: Iterable[str | os.PathLike[str]] = (),
     write: Iterable[str | os.PathLike[str]] = (),
+    hidden: Iterable[str | os.PathLike[str]] = (),
     mounts: Mapping[str, str | os.PathLike[str]] | None = None,
     writable: Literal["all", "none"] | Iterable[str | os.PathLike[str]] = "all",
     stdout: Target = "capture",
@@ -73,6 +74,7 @@ def run(
     ``network``      ``"none"``, or ``"host"`` for the host's
     ``read``         paths of the host that may be read, under their own names
     ``write``        ... and written
+    ``hidden``       ... and neither, though they lie below one of these, or are the system's (takes namespaces)
     ``mounts``       place inside -> directory or file of the host, read-only unless ``writable`` names it
     ``writable``     ``"all"``: the working directory may be written; ``"none"``: it may not; a list: what it names of
                      the working directory and the mounts
@@ -172,6 +174,7 @@ class _Call:
     network: Literal["none", "host"]
     read: Iterable[str | os.PathLike[str]]
     write: Iterable[str | os.PathLike[str]]
+    hidden: Iterable[str | os.PathLike[str]]
     mounts: Mapping[str, str | os.PathLike[str]] | None
     writable: Any
     stdout: Target
@@ -181,7 +184,7 @@ class _Call:
 
     def __post_init__(self) -> None:
         """Keep what can be looked at once only."""
-        for name in ("read", "write", "writable"):
+        for name in ("read", "write", "hidden", "writable"):
             value = getattr(self, name)
             if not isinstance(value, str):
                 object.__setattr__(self, name, tuple(value))
@@ -316,6 +319,7 @@ class _Call:
             network=self.network,
             read=(*scripts, *map(resolve, self.read)),
             write=tuple(map(resolve, self.write)),
+            hidden=tuple(map(resolve, self.hidden)),
             mounts=mounts,
             limits=limits,
             backend=self.backend,

@@ -32,7 +32,7 @@ from vsbox.plan.model import Tier
 from vsbox.plan.project import is_protected_name
 from vsbox.plan.receipt import Receipt
 from vsbox.plan.system import candidates
-from vsbox.policy.grants import check_path
+from vsbox.policy.grants import check_path, is_below
 from vsbox.policy.model import Limits as KernelLimits
 from vsbox.policy.model import Policy
 
@@ -89,6 +89,7 @@ class Wanted:
     network: Network = "none"
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     mounts: tuple[tuple[str, str, bool], ...] = ()
     limits: Limits = field(default_factory=Limits)
     backend: str = "auto"
@@ -192,8 +193,8 @@ def _policy(wanted: Wanted, environment: Environment, scratch: str | None, tier:
     )
     document: dict[str, Any] = {
         "venv_root": CELL_ROOT, "preset": "strict", "network": wanted.network, "allowed_paths": sorted(set(write)),
-        "read_only_paths": sorted(set(read)), "bwrap_arguments": words, "allow_degraded": list(wanted.allow_degraded),
-        "limits": msgspec.to_builtins(kernel),
+        "read_only_paths": sorted(set(read)), "hidden_paths": sorted(set(wanted.hidden)), "bwrap_arguments": words,
+        "allow_degraded": list(wanted.allow_degraded), "limits": msgspec.to_builtins(kernel),
     }  # fmt: skip
     return msgspec.convert(document, Policy)
 
@@ -210,6 +211,7 @@ def prepare(wanted: Wanted, variables: Mapping[str, str]) -> Prepared:
     Raises:
         VsboxError: it cannot be done here, or not as asked.
     """
+    _check(wanted)
     tier = choose_tier(wanted.backend, machine_facts())
     environment = find_environment(wanted.packages, tier)
     stack = contextlib.ExitStack()
@@ -218,6 +220,12 @@ def prepare(wanted: Wanted, variables: Mapping[str, str]) -> Prepared:
     except BaseException:
         stack.close()
         raise
+
+
+def _check(wanted: Wanted) -> None:
+    for path in wanted.hidden if wanted.capture and wanted.workdir is not None else ():
+        if is_below(path, wanted.workdir or ""):
+            raise UsageError(f"cannot hide {path}: it is in the directory whose changes are kept apart")
 
 
 def _prepare(
@@ -243,7 +251,7 @@ def _prepare(
     key = msgspec.json.encode((tier.value, policy, cell)) if scratch is None else None
 
     def make() -> tuple[bytes, Receipt]:
-        named = (*policy.allowed_paths, *policy.read_only_paths, *environment.interpreter.trees)
+        named = (*policy.allowed_paths, *policy.read_only_paths, *policy.hidden_paths, *environment.interpreter.trees)
         below = () if source is None else tuple(f"{source}/{name}" for name in protected_names(source))
         mounted = (*(mount[0] for mount in wanted.mounts), *environment.mounts[1:])
         sources = (*below, *mounted, *filter(None, (source, scratch)))

@@ -94,3 +94,11 @@ def test_a_granted_directory_that_became_a_link_is_refused(own_box: Box, project
     assert done.returncode == 2, done.stderr
     assert "a canary" not in done.stdout
     assert f"{place}/data is a link" in done.stderr
+
+
+def test_a_directory_that_the_box_grants(own_box: Box, project: Path) -> None:
+    for granted in (project, project.parent):
+        own_box.edit_policy(allowed_paths=[str(granted)])
+        done = dry_run(own_box, project, "sh", "-c", "echo two > old.txt")
+        assert (done.returncode, "-one\n+two\n" in done.stdout) == (0, True), done.stderr
+        assert (project / "old.txt").read_text() == "one\n"

@@ -97,7 +97,7 @@ def test_a_granted_directory_that_became_a_link_is_refused(own_box: Box, project
 
 
 def test_a_directory_that_the_box_grants(own_box: Box, project: Path) -> None:
-    for granted in (project, project.parent):
+    for granted in (project, project.parent, project / "old.txt"):
         own_box.edit_policy(allowed_paths=[str(granted)])
         done = dry_run(own_box, project, "sh", "-c", "echo two > old.txt")
         assert (done.returncode, "-one\n+two\n" in done.stdout) == (0, True), done.stderr

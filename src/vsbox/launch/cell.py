@@ -123,9 +123,9 @@ class _Plans:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[bytes, tuple[int, Receipt]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[int, Receipt]] = OrderedDict()
 
-    def get(self, key: bytes | None, make: Callable[[], tuple[bytes, Receipt]]) -> tuple[int, Receipt]:
+    def get(self, key: str | None, make: Callable[[], tuple[bytes, Receipt]]) -> tuple[int, Receipt]:
         """Return a descriptor, the caller's to close, and the receipt; None: nothing will ask for the same again."""
         if key is None:
             encoded, receipt = make()

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from processes import wait_until
-from vsbox import ConflictError, Limits, Outcome, PolicyError, Sandbox, run
+from vsbox import ConflictError, Limits, Outcome, PolicyError, Sandbox, UsageError, run
 from vsbox.host.collect import find_launcher
 from vsbox.launch.cell import Wanted, prepare
 
@@ -173,6 +173,29 @@ def test_environments_in_a_working_directory_stay_as_they_are(directory: Path) -
     result = run("open('no-environment/x', 'w')\nopen('mine/x', 'w')", workdir=directory, backend="native")
     assert "Read-only" in result.stderr
     assert (directory / "no-environment" / "x").exists()
+
+
+@tiers
+def test_names_of_any_bytes_do_not_stop_the_next_run(tier: str, directory: Path) -> None:
+    code = "import os\nopen(b'.env.\\xff', 'w').close()\nos.mkdir(b'd\\xff')\nopen(b'd\\xff/pyvenv.cfg', 'w').close()"
+    assert run(code, workdir=directory, backend=tier).ok
+    seen = run("import os\nprint(sorted(os.listdir(b'.')))", workdir=directory, backend=tier)
+    assert seen.stdout == "[b'.env.\\xff', b'd\\xff']\n", seen.stderr
+    if tier == "native":
+        assert "Read-only" in run("open(b'.env.\\xff', 'w')", workdir=directory, backend=tier).stderr
+    inner = directory / os.fsdecode(b"d\xff")
+    assert run("open('f', 'w')", workdir=inner, write=[inner], mount_point=str(inner), backend=tier).ok
+    assert (inner / "f").exists()
+
+
+def test_more_protected_names_than_can_be_mounted_are_an_error(directory: Path) -> None:
+    code = "for number in range({}): open(f'.env.{{number}}', 'w').close()"
+    assert run(code.format(1000), workdir=directory).ok
+    assert run(code.format(1001), workdir=directory).returncode == 1
+    (directory / ".env.1000").touch()
+    with pytest.raises(UsageError, match="more than 1000 names"):
+        run("pass", workdir=directory)
+    assert run("pass", workdir=directory, changes="capture").ok
 
 
 # ---- change sets ----

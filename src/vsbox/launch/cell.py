@@ -41,6 +41,8 @@ Network = Literal["none", "host"]
 SPARE_TASKS: Final = 16
 """Above a limit of processes, so that the meter sees it passed and the kernel stops what outruns it."""
 MOST_PLANS: Final = 16
+MOST_PROTECTED: Final = 1000
+"""Names in a working directory, each of which takes a mount."""
 BACKENDS: Final = ("native", "landlock")
 
 
@@ -158,13 +160,25 @@ if hasattr(os, "register_at_fork"):
 
 
 def protected_names(directory: str) -> list[str]:
-    """Return what lies in a directory that the user's own tools would execute, links left out: environments as well."""
+    """Return what lies in a directory that the user's own tools would execute, links left out: environments as well.
+
+    Raises:
+        UsageError: there is more of it than can be mounted in good time: an earlier run may have made it.
+    """
     with os.scandir(directory) as entries:
         known = (e for e in entries if not e.is_symlink())
-        return sorted(e.name for e in known if is_protected_name(e.name) or os.path.lexists(f"{e.path}/pyvenv.cfg"))
+        found = sorted(e.name for e in known if is_protected_name(e.name) or os.path.lexists(f"{e.path}/pyvenv.cfg"))
+    if len(found) > MOST_PROTECTED:
+        raise UsageError(
+            f"cannot use {directory} as the working directory: more than {MOST_PROTECTED} names in it are protected",
+            hint=f"{found[0]} is one of them; take another directory, or capture its changes",
+        )
+    return found
 
 
-def _policy(wanted: Wanted, environment: Environment, scratch: str | None, tier: Tier) -> Policy:
+def _policy(
+    wanted: Wanted, environment: Environment, scratch: str | None, tier: Tier, protected: Iterable[str]
+) -> Policy:
     words = [*environment.mounts]
     write = list(wanted.write)
     read = list(wanted.read)
@@ -174,9 +188,8 @@ def _policy(wanted: Wanted, environment: Environment, scratch: str | None, tier:
         else:
             option = "--bind" if wanted.workdir_access == "write" else "--ro-bind"
             words += [option, wanted.workdir, wanted.mount_point]
-    if tier is Tier.NAMESPACES and wanted.workdir is not None and not wanted.capture:
-        for name in protected_names(wanted.workdir):
-            words += ["--ro-bind", f"{wanted.workdir}/{name}", f"{wanted.mount_point}/{name}"]
+    for name in protected:
+        words += ["--ro-bind", f"{wanted.workdir}/{name}", f"{wanted.mount_point}/{name}"]
     for source, target, writable in wanted.mounts:
         words += ["--bind" if writable else "--ro-bind", source, check_path(target, key="mounts")]
     if scratch is not None:
@@ -237,7 +250,9 @@ def _prepare(
     if scratch is not None:
         wanted, source = _without_namespaces(wanted, scratch), None if wanted.capture else source
     workdir, capture = wanted.mount_point, wanted.capture
-    policy = _policy(wanted, environment, scratch, tier)
+    protects = namespaces and wanted.workdir is not None and not capture
+    protected = protected_names(wanted.workdir or "") if protects else []
+    policy = _policy(wanted, environment, scratch, tier, protected)
     cell = Cell(
         environment.interpreter,
         workdir=workdir,
@@ -248,11 +263,11 @@ def _prepare(
         disk_bytes=wanted.limits.disk_bytes,
         waits=wanted.waits,
     )
-    key = msgspec.json.encode((tier.value, policy, cell)) if scratch is None else None
+    key = repr((tier, policy, cell)) if scratch is None else None
 
     def make() -> tuple[bytes, Receipt]:
         named = (*policy.allowed_paths, *policy.read_only_paths, *policy.hidden_paths, *environment.interpreter.trees)
-        below = () if source is None else tuple(f"{source}/{name}" for name in protected_names(source))
+        below = tuple(f"{source}/{name}" for name in protected)
         mounted = (*(mount[0] for mount in wanted.mounts), *environment.mounts[1:])
         sources = (*below, *mounted, *filter(None, (source, scratch)))
         plan = compile_cell(policy, cell, facts_for((*named, *environment.interpreter.libraries, *sources)), tier)

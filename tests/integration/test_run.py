@@ -136,6 +136,20 @@ def test_files_and_what_changed(tier: str) -> None:
     assert (result.files.created, result.files.modified, result.files.deleted) == (("new",), ("d/old",), ("gone",))
 
 
+@tiers
+def test_a_path_that_becomes_something_else(tier: str, directory: Path) -> None:
+    path = directory / "p"
+    path.touch()
+    assert run(f"open('{path}', 'w')", write=[path], backend=tier).ok
+    path.unlink()
+    path.mkdir()
+    assert run(f"open('{path}/f', 'w')", write=[path], backend=tier).ok
+    (path / "f").unlink()
+    path.rmdir()
+    path.touch()
+    assert run(f"open('{path}', 'w')", write=[path], backend=tier).ok
+
+
 def test_what_is_hidden(directory: Path) -> None:
     for name in ("open", "secret"):
         (directory / name).mkdir()

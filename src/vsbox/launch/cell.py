@@ -263,14 +263,17 @@ def _prepare(
         disk_bytes=wanted.limits.disk_bytes,
         waits=wanted.waits,
     )
-    key = repr((tier, policy, cell)) if scratch is None else None
+    below = (f"{source}/{name}" for name in protected)
+    mounted = (*(mount[0] for mount in wanted.mounts), *environment.mounts[1:])
+    named = (*policy.allowed_paths, *policy.read_only_paths, *policy.hidden_paths)
+    seen = {path: look_at(path) for path in (*named, *below, *mounted, *filter(None, (source, scratch)))}
+    key = repr((tier, policy, cell, seen)) if scratch is None else None
 
     def make() -> tuple[bytes, Receipt]:
-        named = (*policy.allowed_paths, *policy.read_only_paths, *policy.hidden_paths, *environment.interpreter.trees)
-        below = tuple(f"{source}/{name}" for name in protected)
-        mounted = (*(mount[0] for mount in wanted.mounts), *environment.mounts[1:])
-        sources = (*below, *mounted, *filter(None, (source, scratch)))
-        plan = compile_cell(policy, cell, facts_for((*named, *environment.interpreter.libraries, *sources)), tier)
+        interpreter = environment.interpreter
+        facts = facts_for((*interpreter.trees, *interpreter.libraries))
+        facts = msgspec.structs.replace(facts, paths=facts.paths | seen)
+        plan = compile_cell(policy, cell, facts, tier)
         return encode(plan.steps), plan.receipt
 
     descriptor, receipt = PLANS.get(key, make)

@@ -76,6 +76,20 @@ def test_what_is_empty_fills_a_disk_as_well(tier: str) -> None:
     assert run(code, limits=Limits(disk_bytes=8 << 20), timeout=30, backend=tier).outcome is Outcome.DISK
 
 
+@pytest.mark.parametrize("place", ["/tmp", "/mnt", "/var/tmp", "/dev/shm"])
+def test_each_private_area_counts(place: str) -> None:
+    code = f"open('{place}/f', 'wb').write(bytes(20 << 20))"
+    result = run(code, limits=Limits(disk_bytes=10 << 20))
+    assert (result.outcome, result.limit.name if result.limit else None) == (Outcome.DISK, "disk_bytes")
+    assert run(code, limits=Limits(disk_bytes=30 << 20)).ok
+
+
+def test_what_the_host_has_there_does_not_count() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        Path(name, "f").write_bytes(bytes(2 << 20))
+        assert run("pass", write=["/dev/shm"], limits=Limits(disk_bytes=1 << 20)).ok
+
+
 # ---- limits ----
 
 HOGS = {

@@ -21,7 +21,7 @@ from vsbox.host.collect import collect, look_at
 from vsbox.host.facts import HostFacts
 from vsbox.launch.environment import Environment, find_environment
 from vsbox.launch.group import Group, make_group
-from vsbox.launch.limits import EXACT_BY_GROUP, WATCHED, DiskMeter, Limits
+from vsbox.launch.limits import EXACT_BY_GROUP, PAGE, WATCHED, DiskMeter, Limits
 from vsbox.launch.paths import remember_written
 from vsbox.launch.process import Command, Running, Sink
 from vsbox.launch.scratch import copy_into, make_scratch
@@ -281,7 +281,7 @@ def _prepare(
     remember_written(grants_to_write(wanted))
     group = _group(wanted.limits, namespaces=namespaces)
     home = HOME if namespaces else f"{scratch}/home"
-    exports = (1 + (source is None) + capture) if namespaces else 0
+    exports = len(cell.exported) + capture if namespaces else 0
     on_host = None if capture or (namespaces and source is None) else source or workdir
     return Prepared(
         descriptor, receipt, tier, environment, _variables(environment, home, namespaces=namespaces, asked=variables),
@@ -369,8 +369,10 @@ def start(
 
 
 def watch_private_areas(running: Running, disk_bytes: int) -> None:
-    """Look at the file systems that the launcher handed over: their size is the limit."""
-    areas = (*running.directories, *(() if running.changes is None else (running.changes,)))
+    """Look at the file systems that the launcher handed over: their size is the limit; another is the host's."""
+    own = -(-disk_bytes // PAGE)
+    handed = (*running.directories, *(() if running.changes is None else (running.changes,)))
+    areas = [area for area in handed if os.statvfs(area).f_blocks == own]  # type: ignore[attr-defined,unused-ignore]
 
     def look() -> tuple[float, float]:
         worst = 0.0

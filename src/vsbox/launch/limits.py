@@ -23,10 +23,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a run may use; None: no limit. Sizes in bytes, times in seconds.
 
     ``cpu_seconds``, ``memory_bytes`` (resident), ``processes`` (with threads), ``output_bytes`` (standard output and
-    error together) and ``disk_bytes`` (the private working directory and ``/tmp``, each) count all processes together,
-    ``open_files`` and ``file_bytes`` each. ``idle_seconds``: nothing written and no processor time used for so long.
-    ``required`` names limits that must be exact: enforced by the kernel for all processes together, where the machine
-    offers that, or the run is refused.
+    error together) and ``disk_bytes`` (each private area: working directory, ``/tmp``, ``/var/tmp``, ``/dev/shm``)
+    count all processes together, ``open_files`` and ``file_bytes`` each. ``idle_seconds``: nothing written and no
+    processor time used for so long. ``required`` names limits that must be exact: enforced by the kernel for all
+    processes together, where the machine offers that, or the run is refused.
     """
 
     cpu_seconds: float | None = None

@@ -53,6 +53,11 @@ class Cell(msgspec.Struct, frozen=True):
         """Whether the working directory goes with the run."""
         return self.source is None
 
+    @property
+    def exported(self) -> tuple[str, ...]:
+        """The private areas, which are handed over in this order, where there are namespaces."""
+        return ("/tmp", *((self.workdir,) if self.has_private_workdir else ()), "/var/tmp", "/dev/shm")
+
 
 def compile_cell(policy: Policy, cell: Cell, facts: HostFacts, tier: Tier) -> Plan:
     """Compile a policy for one run on a machine.
@@ -87,9 +92,7 @@ def _head(c: Compilation, cell: Cell) -> Iterator[Step]:
     yield steps.Chdir(cell.cwd or cell.workdir)
     yield steps.Pass("*")
     if c.namespaces:
-        yield steps.Export("/tmp")
-        if cell.has_private_workdir:
-            yield steps.Export(cell.workdir)
+        yield from map(steps.Export, cell.exported)
     if cell.waits:
         yield steps.Wait()
 

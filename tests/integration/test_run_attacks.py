@@ -135,6 +135,16 @@ def test_one_process_is_one(tier: str) -> None:
     assert (result.outcome, result.usage.processes) == (Outcome.EXITED, 1)
 
 
+@tiers
+def test_a_start_that_fails_leaves_no_control_group(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = prepare(Wanted(limits=Limits(memory_bytes=1 << 30), backend=tier), {})
+    prepared.close()
+    monkeypatch.setattr("vsbox.launch.process.socket.socketpair", None)
+    with pytest.raises(TypeError):
+        run("pass", limits=Limits(memory_bytes=1 << 30), backend=tier)
+    assert not [root for root, _, _ in os.walk("/sys/fs/cgroup") if f"vsbox-{os.getpid()}-" in root]
+
+
 # ---- links for the next run ----
 
 

@@ -280,6 +280,7 @@ def _prepare(
     stack.callback(os.close, descriptor)
     remember_written(grants_to_write(wanted))
     group = _group(wanted.limits, namespaces=namespaces)
+    stack.callback(group.close)
     home = HOME if namespaces else f"{scratch}/home"
     exports = len(cell.exported) + capture if namespaces else 0
     on_host = None if capture or (namespaces and source is None) else source or workdir

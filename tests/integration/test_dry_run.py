@@ -43,6 +43,9 @@ def test_a_patch_is_printed_and_nothing_changed(box: Box, project: Path) -> None
 def test_it_ends_when_it_should(box: Box, project: Path) -> None:
     assert dry_run(box, project, "sleep", "60", options=("--timeout", "0.5")).returncode == 124
     assert dry_run(box, project, "no-such-command").returncode == 125
+    for bad in ("inf", "nan", "1e12", "-1"):
+        done = dry_run(box, project, "true", options=("--timeout", bad))
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
     assert box.person.vsbox("exec", "--timeout", "5", box.root, "--", "true").returncode == 2
 
 

@@ -19,6 +19,7 @@ from vsbox.backends import choose
 from vsbox.errors import CannotEnforceError, UsageError
 from vsbox.host.collect import collect, look_at
 from vsbox.host.facts import HostFacts
+from vsbox.launch.arguments import text_of
 from vsbox.launch.environment import Environment, find_environment
 from vsbox.launch.group import Group, make_group
 from vsbox.launch.limits import EXACT_BY_GROUP, PAGE, WATCHED, DiskMeter, Limits
@@ -33,8 +34,8 @@ from vsbox.plan.project import is_protected_name
 from vsbox.plan.receipt import Receipt
 from vsbox.plan.system import candidates
 from vsbox.policy.grants import check_path, is_below
+from vsbox.policy.model import Aspect, Policy
 from vsbox.policy.model import Limits as KernelLimits
-from vsbox.policy.model import Policy
 
 Packages = str | os.PathLike[str] | None
 Network = Literal["none", "host"]
@@ -44,6 +45,7 @@ MOST_PLANS: Final = 16
 MOST_PROTECTED: Final = 1000
 """Names in a working directory, each of which takes a mount."""
 BACKENDS: Final = ("native", "landlock")
+NETWORKS: Final = ("none", "host")
 
 
 @functools.lru_cache(maxsize=1)
@@ -236,6 +238,15 @@ def prepare(wanted: Wanted, variables: Mapping[str, str]) -> Prepared:
 
 
 def _check(wanted: Wanted) -> None:
+    if wanted.network not in NETWORKS:
+        raise UsageError(f"bad network {wanted.network!r}", hint=", ".join(NETWORKS))
+    for name in wanted.allow_degraded:
+        if name not in list(Aspect):
+            raise UsageError(f"no aspect {name!r} in allow_degraded", hint=", ".join(aspect.value for aspect in Aspect))
+    if not text_of("mount_point", wanted.mount_point).startswith("/"):
+        raise UsageError(f"bad mount_point {wanted.mount_point!r}: it is not absolute")
+    if wanted.cwd is not None:
+        text_of("cwd", wanted.cwd)
     for path in wanted.hidden if wanted.capture and wanted.workdir is not None else ():
         if is_below(path, wanted.workdir or ""):
             raise UsageError(f"cannot hide {path}: it is in the directory whose changes are kept apart")

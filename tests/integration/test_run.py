@@ -284,6 +284,8 @@ BAD = {
     "a surrogate in a command": ({"code": ["echo", "\ud800"]}, UsageError),
     "a surrogate in env": ({"code": "p", "env": {"A": "\ud800"}}, UsageError),
     "a relative mount_point": ({"code": "p", "mount_point": "a"}, UsageError),
+    "a mount_point that goes up": ({"code": "p", "mount_point": "/a/../b"}, UsageError),
+    "the root as mount_point": ({"code": "p", "mount_point": "/"}, UsageError),
     "network": ({"code": "p", "network": "x"}, UsageError),
     "aspect": ({"code": "p", "allow_degraded": ["x"]}, UsageError),
     "one path": ({"code": "p", "read": "/usr"}, UsageError),

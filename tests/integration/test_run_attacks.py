@@ -84,6 +84,13 @@ def test_each_private_area_counts(place: str) -> None:
     assert run(code, limits=Limits(disk_bytes=30 << 20)).ok
 
 
+@pytest.mark.parametrize("place", ["/var/tmp", "/dev/shm"])
+def test_an_area_may_be_the_working_directory(place: str) -> None:
+    code = "open('f', 'wb').write(bytes(2 << 20))"
+    assert run(code, mount_point=place).files.created == ("f",)
+    assert run(code, mount_point=place, limits=Limits(disk_bytes=1 << 20)).outcome is Outcome.DISK
+
+
 def test_what_the_host_has_there_does_not_count() -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         Path(name, "f").write_bytes(bytes(2 << 20))

@@ -243,8 +243,9 @@ def _check(wanted: Wanted) -> None:
     for name in wanted.allow_degraded:
         if name not in list(Aspect):
             raise UsageError(f"no aspect {name!r} in allow_degraded", hint=", ".join(aspect.value for aspect in Aspect))
-    if not text_of("mount_point", wanted.mount_point).startswith("/"):
-        raise UsageError(f"bad mount_point {wanted.mount_point!r}: it is not absolute")
+    point = text_of("mount_point", wanted.mount_point)
+    if not point.startswith("/") or os.path.normpath(point) != point or point == "/":
+        raise UsageError(f"bad mount_point {point!r}: it is no absolute path without '.', '..', '//' and a final '/'")
     if wanted.cwd is not None:
         text_of("cwd", wanted.cwd)
     for path in wanted.hidden if wanted.capture and wanted.workdir is not None else ():

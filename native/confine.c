@@ -20,6 +20,9 @@
 #ifndef SECCOMP_FILTER_FLAG_NEW_LISTENER
 #define SECCOMP_FILTER_FLAG_NEW_LISTENER (1UL << 3)
 #endif
+#ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV /* Linux 5.19 */
+#define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5)
+#endif
 enum { LANDLOCK_PATH_BENEATH = 1 };
 enum { FS_EXECUTE = 1, FS_WRITE_FILE = 2, FS_READ_FILE = 4, FS_REFER = 1 << 13, FS_TRUNCATE = 1 << 14, FS_IOCTL_DEV = 1 << 15 };
 enum { LOG_SAME_EXEC_OFF = 1 /* of landlock_restrict_self: ABI 7 */ };
@@ -186,8 +189,10 @@ static void load_filter(const struct record *r)
     memcpy(copy, program.data, program.size);
     struct sock_fprog filter = {.len = (unsigned short)(program.size / sizeof *copy), .filter = copy};
     bool supervised = record_int(r, 1) != 0;
-    unsigned flags = supervised ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0;
+    unsigned flags = supervised ? SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV : 0;
     int result = sys_seccomp(SECCOMP_SET_MODE_FILTER, flags, &filter);
+    if (result < 0 && errno == EINVAL && supervised) /* before that a signal makes a call that waits for its answer fail: EINTR */
+        result = sys_seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &filter);
     if (result < 0)
         fail_errno("see what this machine offers: vsbox doctor", "cannot load the seccomp filter");
     if (supervised)

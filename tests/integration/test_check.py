@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cli_answers import refused
 
+from processes import wait_until
 from terminal import Terminal
 
 if TYPE_CHECKING:
@@ -162,3 +165,22 @@ def test_interactive_is_python_inside(terminal: Terminal, person: Person, make_b
     terminal.send("exit(4)\n")
     terminal.prompt()
     assert terminal.run("echo $?") == "4\n"
+
+
+def objects_of(person: Person) -> set[str]:
+    """Keys of shared memory: uid is the eighth column (proc_sysvipc(5))."""
+    lines = (line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:])
+    return {line[0] for line in lines if line[7] == str(person.uid)}
+
+
+def test_a_check_that_is_killed_leaves_nothing(person: Person, make_box: Callable[..., Box]) -> None:
+    box = make_box(person, "native", "--no-pip")
+    before = objects_of(person)
+    argv = [sys.executable, "-m", "vsbox", "check", "--extended", str(box.root)]
+    process = person.popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert wait_until(lambda: left_over(person) and objects_of(person) - before)
+    time.sleep(0.1)
+    process.kill()
+    process.wait()
+    assert wait_until(lambda: not left_over(person))
+    assert wait_until(lambda: not objects_of(person) - before)

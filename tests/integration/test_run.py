@@ -519,9 +519,22 @@ def test_links_lead_nowhere_when_changes_are_applied(tier: str, project: Path, t
     changes = run(code, workdir=project, changes="capture", backend=tier).changes
     assert changes is not None
     (project / "made" / "sub").symlink_to(tmp_path / "outside")
-    with pytest.raises((ConflictError, OSError)):
+    with pytest.raises(ConflictError):
         changes.apply(project)
     assert not list((tmp_path / "outside").iterdir())
+
+
+@tiers
+@pytest.mark.parametrize("other", ["link", "file"])
+def test_nothing_is_applied_where_the_way_is_blocked(tier: str, other: str, project: Path, tmp_path: Path) -> None:
+    code = "open('kept', 'a').write('more\\n'); open('tree/below/new', 'w').write('new')"
+    changes = run(code, workdir=project, changes="capture", backend=tier).changes
+    assert changes is not None
+    (project / "tree").rename(project / "elsewhere")
+    (project / "tree").symlink_to(tmp_path) if other == "link" else (project / "tree").write_text("a file")
+    with pytest.raises(ConflictError, match="tree/below/new: it has changed since"):
+        changes.apply(project)
+    assert (project / "kept").read_text() == "kept\n"
 
 
 # ---- sessions ----

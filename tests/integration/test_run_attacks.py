@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -14,9 +15,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness import Person
 from processes import wait_until
 from vsbox import ConflictError, Limits, Outcome, PolicyError, Sandbox, UsageError, run
 from vsbox.host.collect import find_launcher
@@ -197,6 +200,106 @@ def test_an_environment_grants_nothing_but_a_python(tier: str, directory: Path) 
         run(show, packages=venv, backend=tier)
 
 
+@tiers
+def test_a_box_that_code_inside_forged_grants_nothing(tier: str, directory: Path) -> None:
+    secret = directory / "secret"
+    secret.mkdir()
+    (secret / "key").write_text("a canary")
+    work = directory / "work"
+    venv = work / "sub" / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    python = os.path.realpath(sys.executable)
+    show = f"print(open({str(secret / 'key')!r}).read())"
+    for trees in ([str(secret)], [str(secret / "key")], [str(directory)]):
+        noted = json.dumps({"executable": python, "version": "3", "trees": trees, "libraries": [str(secret)]})
+        forge = (
+            "import os, shutil\nos.makedirs('sandbox', exist_ok=True); os.makedirs('inside/bin', exist_ok=True)\n"
+            f"if not os.path.lexists('inside/bin/python'): os.symlink({python!r}, 'inside/bin/python')\n"
+            f"shutil.copy('pyvenv.cfg', 'inside')\nopen('sandbox/interpreter.json', 'w').write({noted!r})"
+        )
+        result = run("import os; os.chdir('sub/venv')\n" + forge, workdir=work, backend=tier)
+        assert result.ok, result.stderr
+        with pytest.raises(PolicyError, match="holds no Python"):
+            run(show, packages=venv, backend=tier)
+
+
+@tiers
+def test_a_python_that_code_inside_made_is_none(tier: str, directory: Path) -> None:
+    """Its library lies in a directory that was granted; what it is said to run from is the one above."""
+    (directory / "key").write_text("a canary")
+    (directory / "share").mkdir()
+    (directory / "share" / "key").write_text("a canary")
+    for name in ("libproject", "lib"):
+        work = directory / name
+        venv = work / "sub" / "venv"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+        made = "py" if name == "libproject" else "python%d.%d" % sys.version_info[:2]
+        code = (
+            f"import os; os.makedirs('{made}/encodings'); open('{made}/os.py', 'w'); "
+            f"open('{made}/encodings/__init__.py', 'w'); "
+            f"open('sub/venv/pyvenv.cfg', 'w').write('home = {directory}/bin')"
+        )
+        assert run(code, workdir=work, backend=tier).ok
+        with pytest.raises(PolicyError, match="holds no Python"):
+            run(f"print(open({str(directory / 'share' / 'key')!r}).read())", packages=venv, backend=tier)
+
+
+@tiers
+def test_of_a_base_only_a_python_is_seen(tier: str, directory: Path) -> None:
+    """Code of another process may have named a base that has nothing but a library where it wrote."""
+    (directory / "key").write_text("a canary")
+    library = directory / "lib" / "python3.9"
+    (library / "encodings").mkdir(parents=True)
+    (library / "os.py").touch()
+    (library / "encodings" / "__init__.py").touch()
+    venv = directory / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (venv / "pyvenv.cfg").write_text(f"home = {directory}/bin\n")
+    argv = ["/bin/cat", str(directory / "key"), str(library / "os.py")]
+    result = run(argv, packages=venv, backend=tier)
+    assert "a canary" not in result.stdout
+    assert "os.py" not in result.stderr
+    assert "key" in result.stderr
+
+
+@tiers
+def test_what_says_where_an_environment_runs_from_is_read_in_part(tier: str, directory: Path) -> None:
+    venv = directory / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    with (venv / "pyvenv.cfg").open("ab") as file:
+        file.truncate(1 << 40)
+    assert run(["/bin/true"], packages=venv, backend=tier).ok
+
+
+@tiers
+def test_a_session_follows_no_link_either(tier: str, directory: Path) -> None:
+    (directory / "secret").mkdir()
+    (directory / "secret" / "key").write_text("a canary")
+    work = directory / "work"
+    work.mkdir()
+    (work / "tree").symlink_to(directory / "secret")
+    (work / "file").symlink_to(directory / "secret" / "key")
+    os.mkfifo(work / "pipe")
+    with pytest.raises(PolicyError, match="could have made"):
+        Sandbox(workdir=work, read=[work / "tree"], backend=tier)
+    with pytest.raises(PolicyError, match="could have made"), Sandbox(
+        workdir=work, files={"x": work / "file"}, backend=tier
+    ):
+        pass
+    with Sandbox(workdir=work, backend=tier) as box:
+        with pytest.raises(PolicyError, match="could have made"):
+            box.put("x", work / "file")
+        with pytest.raises(UsageError, match="regular"):
+            box.put("x", work / "pipe")
+
+
+@tiers
+@pytest.mark.parametrize("options", [{"workdir": ""}, {"read": [""]}, {"write": [""]}, {"files": {"f": Path("")}}])
+def test_an_empty_path_is_no_directory(tier: str, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        run("pass", backend=tier, **options)
+
+
 def test_environments_in_a_working_directory_stay_as_they_are(directory: Path) -> None:
     (directory / "mine").mkdir()
     (directory / "mine" / "pyvenv.cfg").write_text("mine")
@@ -294,6 +397,23 @@ def test_a_patch_tells_all(tier: str, project: Path) -> None:
     assert json.loads(result.to_json())["files"]["created"] == ["\\xff", "n"]
 
 
+@tiers
+def test_a_patch_shows_text_in_place_of_anything(tier: str, project: Path) -> None:
+    (project / "link").symlink_to("file")
+    (project / "binary").write_bytes(b"\0")
+    code = (
+        "import os\nfor n in ('link', 'binary'):\n    os.remove(n)\n    open(n, 'w').write(f'text of {n}\\n')\n"
+        "os.remove('file')\nos.symlink('tree', 'file')"
+    )
+    changes = run(code, workdir=project, changes="capture", backend=tier).changes
+    assert changes is not None
+    for name in ("link", "binary"):
+        assert changes.patch([name]).splitlines() == [
+            f"removed {name}", "--- /dev/null", f"+++ b/{name}", "@@ -0,0 +1 @@", f"+text of {name}",
+        ]  # fmt: skip
+    assert changes.patch(["file"]) == "removed file\nlink file -> tree\n"
+
+
 def test_a_comparison_ends(project: Path) -> None:
     from vsbox.launch.changes import Change, ChangeSet
 
@@ -303,6 +423,186 @@ def test_a_comparison_ends(project: Path) -> None:
     patch = ChangeSet((Change("f", "file", content=new, before=(0o100644,), old_content=old),), "copy").patch()
     assert time.monotonic() - started < 5
     assert patch.startswith("--- a/f\n+++ b/f\n@@ -1,30000 +1,30000 @@\n")
+
+
+# ---- what others do to a directory that is captured ----
+
+
+@tiers
+def test_what_the_user_did_meanwhile_stays(tier: str, project: Path) -> None:
+    (project / "both").write_text("one\n")
+    code = (
+        "import os, time\nopen('both', 'a').write('code\\n')\nopen('mine', 'w').write('code\\n')\nos.remove('file')\n"
+        "print('ready', flush=True)\ntime.sleep(1)"
+    )
+
+    def edit(_: bytes) -> None:
+        (project / "both").write_text("user\n")
+        (project / "tree" / "below").write_text("user\n")
+        (project / "tree" / "new").write_text("user\n")
+
+    changes = run(code, workdir=project, changes="capture", stdout=edit, backend=tier).changes
+    assert changes is not None
+    files = changes.files
+    assert (files.created, files.modified, files.deleted) == (("mine",), ("both",), ("file",))
+    with pytest.raises(ConflictError, match="both: it has changed since"):
+        changes.apply(project)
+    changes.apply(project, only=["mine", "file"])
+    assert {path.name: path.read_text() for path in project.rglob("*") if path.is_file()} == {
+        "both": "user\n", "below": "user\n", "new": "user\n", "mine": "code\n",
+    }  # fmt: skip
+
+
+@tiers
+def test_what_the_user_removed_meanwhile_does_not_come_back(tier: str, project: Path) -> None:
+    code = "open('file', 'a').write('code\\n')\nimport time; print('ready', flush=True); time.sleep(1)"
+
+    def remove(_: bytes) -> None:
+        (project / "file").unlink(missing_ok=True)
+
+    changes = run(code, workdir=project, changes="capture", stdout=remove, backend=tier).changes
+    assert changes is not None
+    with pytest.raises(ConflictError, match="file: it has changed since"):
+        changes.apply(project)
+
+
+@tiers
+def test_a_directory_that_became_a_link_is_not_followed(tier: str, directory: Path) -> None:
+    """A second run swaps the directory that changes were captured in for a link, or for another directory."""
+    private, workdir = directory / "private", directory / "w"
+    private.mkdir()
+    (workdir / "out").mkdir(parents=True)
+    changes = run("open('new', 'w')", workdir=workdir / "out", changes="capture", backend=tier).changes
+    assert changes is not None
+    swap = f"import os; os.rename('out', 'old'); os.symlink({str(private)!r}, 'out')"
+    assert run(swap, workdir=workdir, backend=tier).ok
+    with pytest.raises(PolicyError, match="could have made"):
+        changes.apply(workdir / "out")
+    assert run("import os; os.remove('out'); os.mkdir('out')", workdir=workdir, backend=tier).ok
+    with pytest.raises(ConflictError, match="not the directory"):
+        changes.apply(workdir / "out")
+    assert not list(private.iterdir())
+    assert changes.apply(workdir / "old") == ("new",)
+
+
+PLACES = (
+    "import os\nfor d in ('objects', 'refs'):\n    os.makedirs(f'sub/{d}')\nos.makedirs('env/bin')\n"
+    "os.makedirs('box/sandbox')\nos.makedirs('no/objects')\n"
+    "for f in ('sub/HEAD', 'sub/config', 'half/HEAD', 'env/pyvenv.cfg', 'env/bin/python', 'box/sandbox/sandbox.json', "
+    "'no/HEAD'):\n    open(f, 'w').close()"
+)
+IN_PLACES = ("box/sandbox/sandbox.json", "env/bin/python", "env/pyvenv.cfg", "half/HEAD", "sub/HEAD", "sub/config")
+
+
+@pytest.fixture
+def half(project: Path) -> Path:
+    """A directory that lacks nothing but HEAD to be a repository."""
+    for name in ("objects", "refs"):
+        (project / "half" / name).mkdir(parents=True)
+    return project
+
+
+@tiers
+def test_what_directories_hold_makes_them_protected(tier: str, half: Path) -> None:
+    changes = run(PLACES, workdir=half, changes="capture", backend=tier).changes
+    assert changes is not None
+    assert changes.files.protected == IN_PLACES
+    for path in IN_PLACES:
+        with pytest.raises(ConflictError, match="would execute"):
+            changes.apply(half, only=[path])
+    assert changes.apply(half, only=["no/HEAD"]) == ("no", "no/HEAD")
+    assert run(PLACES.replace("'no/", "'other/"), workdir=half, backend=tier).files.protected == IN_PLACES
+
+
+@tiers
+def test_a_directory_makes_a_repository(tier: str, directory: Path) -> None:
+    """The last that git asks for is a directory, and directories are not listed."""
+    code = "import os; os.makedirs('sub/objects'); open('sub/HEAD', 'w'); open('sub/config', 'w')"
+    assert run(code, workdir=directory, backend=tier).files.protected == ()
+    files = run("import os; os.mkdir('sub/refs')", workdir=directory, backend=tier).files
+    assert (files.created, files.modified, files.protected) == ((), (), ("sub/HEAD",))
+
+
+def test_two_halves_make_no_repository(half: Path) -> None:
+    """Neither of two change sets makes a repository, nor was there one: both together would."""
+    code = "import os; os.makedirs('sub/objects'); os.mkdir('sub/refs'); open('sub/config', 'w').close()"
+    one = run(code, workdir=half, changes="capture").changes
+    other = run("import os; os.mkdir('sub'); open('sub/HEAD', 'w').close()", workdir=half, changes="capture").changes
+    assert one is not None
+    assert other is not None
+    assert (one.files.protected, other.files.protected) == ((), ())
+    one.apply(half)
+    with pytest.raises(ConflictError, match="would execute"):
+        other.apply(half, only=["sub/HEAD"])
+
+
+APPLY = """
+import os, sys
+from vsbox import ConflictError, run
+os.makedirs('closed/in')
+open('file', 'w').close()
+os.chmod('closed', 0o555)
+code = "import os; os.truncate('file', 1); os.chmod('closed', 0o755); os.rmdir('closed/in'); open('closed/f', 'x')"
+changes = run(code, workdir='.', changes='capture', check=True, backend=sys.argv[1]).changes
+try:
+    changes.apply('.')
+except ConflictError as error:
+    print(error, os.stat('file').st_size)
+"""
+
+
+@tiers
+@pytest.mark.parametrize("person", ["user"], indirect=True)
+def test_nothing_is_applied_where_a_directory_is_read_only(tier: str, person: Person, place: Path) -> None:
+    done = person.run([sys.executable, "-c", APPLY, tier], cwd=place)
+    assert done.stdout.startswith("cannot apply closed/"), done.stderr
+    assert done.stdout.endswith(": you may not write to its directory 0\n")
+
+
+@tiers
+def test_what_becomes_a_pipe_is_removed(tier: str, project: Path) -> None:
+    code = (
+        "import os, shutil\nos.remove('file')\nos.mkfifo('file')\nos.mkfifo('p')\n"
+        "shutil.rmtree('tree')\nos.mkfifo('tree')"
+    )
+    changes = run(code, workdir=project, changes="capture", backend=tier).changes
+    assert changes is not None
+    assert changes.files.deleted == ("file", "tree", "tree/below")
+    changes.apply(project)
+    assert not list(project.iterdir())
+
+
+def test_nothing_of_elsewhere_is_copied(directory: Path) -> None:
+    """A live session swaps a directory and a link while its directory is copied for another run."""
+    private, workdir = directory / "private", directory / "w"
+    private.mkdir()
+    (private / "key").write_text("a canary")
+    (workdir / "d").mkdir(parents=True)
+    swap = (
+        f"import ctypes, os, threading, time\nos.symlink({str(private)!r}, 'l'); libc = ctypes.CDLL(None)\n"
+        "def swap():\n    while True: libc.renameat2(-100, b'd', -100, b'l', 2); time.sleep(0.0003)\n"
+        "threading.Thread(target=swap, daemon=True).start()"
+    )
+    look = "import os\nfor n in 'dl':\n    if not os.path.islink(n) and os.path.exists(f'{n}/key'): print('stolen')"
+    with Sandbox(workdir=workdir, backend="landlock") as box:
+        assert box.run(swap).ok
+        for _ in range(40):
+            with contextlib.suppress(UsageError):  # what moves cannot be copied
+                assert "stolen" not in run(look, workdir=workdir, changes="capture", backend="landlock").stdout
+
+
+def test_a_lease_does_not_hold_up_a_copy(directory: Path) -> None:
+    (directory / "f").write_text("f")
+    lease = (
+        "import fcntl, signal\nsignal.signal(signal.SIGIO, signal.SIG_IGN)\n"
+        "f = open('f', 'r+')\nfcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_WRLCK)"
+    )
+    with Sandbox(workdir=directory, backend="landlock") as box:
+        assert box.run(lease).ok
+        started = time.monotonic()
+        with pytest.raises(UsageError, match="cannot copy"):
+            run("pass", workdir=directory, changes="capture", backend="landlock")
+        assert time.monotonic() - started < 10
 
 
 # ---- sessions ----

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from vsbox.box.layout import Layout
 from vsbox.check.calls import NUMBERS, handle_of
@@ -30,7 +30,7 @@ HIGH: Final = 600
 IPC_CREATE, IPC_REMOVE = 0o1000, 0
 
 PROCESS: Final = """
-import ctypes, json, os, signal, sys
+import ctypes, json, os, shutil, signal, sys
 mark = sys.argv[1]
 while os.getpid() < 1000:  # process numbers inside begin at 1: another process there must not have ours
     child = os.fork()
@@ -47,8 +47,22 @@ signal.signal(signal.SIGURG, signal.SIG_IGN)
 memory = ctypes.create_string_buffer(mark.encode())
 ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1 & 2**64 - 1), 0, 0, 0)  # PR_SET_PTRACER_ANY: Yama stops nobody
 print(json.dumps([os.getpid(), ctypes.addressof(memory)]), flush=True)
-sys.stdin.read()
+left = json.loads(sys.stdin.read() or "{}")  # until whoever made us ends, in whatever way
+for path in left.get("files", []):
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    elif os.path.exists(path):
+        os.unlink(path)
+libc = ctypes.CDLL(None)
+if left.get("ipc"):
+    key = ctypes.c_int(left["ipc"])
+    libc.shmctl(libc.shmget(key, 0, 0), 0, None)
+    libc.msgctl(libc.msgget(key, 0), 0, None)
+    libc.semctl(libc.semget(key, 0, 0), 0, 0)
+if left.get("queue"):
+    libc.mq_unlink(left["queue"].encode())
 """
+"""A process of ours to reach for. When the check has ended, even by SIGKILL, it removes what is left."""
 
 CARELESS: Final = """
 import ctypes, os, sys
@@ -145,14 +159,15 @@ def _sockets(stack: contextlib.ExitStack, place: Path, name: str) -> dict[str, A
     }  # fmt: skip
 
 
-def _process(stack: contextlib.ExitStack, mark: str) -> dict[str, Any]:
+def _process(stack: contextlib.ExitStack, mark: str) -> tuple[IO[bytes], dict[str, Any]]:
+    """Return its standard input, at whose end it ends, and what is to be known of it."""
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", PROCESS, mark], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         env={**os.environ, VARIABLE: mark}, start_new_session=True,
     )  # fmt: skip
-    stack.enter_context(process)  # closes its input, at which it ends, and waits
-    pid, address = json.loads(process.stdout.readline())  # type: ignore[union-attr]
-    return {"pid": pid, "address": address}
+    stack.enter_context(process)  # closes its input, and waits
+    pid, address = json.loads(process.stdout.readline())  # type: ignore[union-attr] # both are pipes
+    return process.stdin, {"pid": pid, "address": address}  # type: ignore[return-value]
 
 
 def _ipc(stack: contextlib.ExitStack, name: str) -> dict[str, Any]:
@@ -213,6 +228,7 @@ def make_canaries(layout: Layout) -> Iterator[Canaries]:
     mark = f"canary-{secrets.token_hex(8)}"
     name = f"vsbox-check-{secrets.token_hex(8)}"
     with contextlib.ExitStack() as stack:
+        cleaner, process = _process(stack, mark)
         place = Path(tempfile.mkdtemp(prefix=".vsbox-check-", dir=home))
         stack.callback(shutil.rmtree, place, ignore_errors=True)
         secret, program = place / "secret", place / "program"
@@ -224,7 +240,10 @@ def make_canaries(layout: Layout) -> Iterator[Canaries]:
             "home_entry": place.name, "policy": str(layout.policy), "shadow": "/etc/shadow", "handle": _handle(secret),
             "tmp": _file(stack, Path("/tmp", name)), "shm": _file(stack, Path("/dev/shm", name)),
             "variable": VARIABLE, "mark": mark, "key": name,
-            **_sockets(stack, place, name), **_process(stack, mark), **_ipc(stack, name), **_descriptors(stack, place),
+            **_sockets(stack, place, name), **process, **_ipc(stack, name), **_descriptors(stack, place),
         }  # fmt: skip
+        left = {"files": [targets[key] for key in ("place", "tmp", "shm")], "ipc": targets["ipc"], "queue": f"/{name}"}
+        cleaner.write(json.dumps(left).encode())
+        cleaner.flush()
         numbers = ("descriptor", "file_descriptor", "socket_descriptor")
         yield Canaries(place, targets, tuple(targets[key] for key in numbers))

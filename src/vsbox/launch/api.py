@@ -7,7 +7,6 @@ import contextlib
 import errno
 import functools
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,8 +17,10 @@ from vsbox.errors import UsageError
 from vsbox.launch import cell, paths
 from vsbox.launch import files as trees
 from vsbox.launch.arguments import bytes_of, check_timeout, encoded, items_of, mapping_of, path_of, text_of
-from vsbox.launch.changes import ChangeSet, read_copy, read_overlay
+from vsbox.launch.captured import read_copy, read_overlay
+from vsbox.launch.changes import ChangeSet
 from vsbox.launch.limits import Limits
+from vsbox.launch.original import Original
 from vsbox.launch.process import Running, Sink
 from vsbox.launch.result import Result
 from vsbox.policy.grants import is_below
@@ -217,7 +218,7 @@ class _Call:
             prepared = cell.prepare(self._wanted(limits, waits=bool(contents)), self._variables())
             stack.callback(prepared.close)
             directory = self._open_workdir(prepared, stack)
-            before = trees.Snapshot() if directory is None else _fill(directory, contents)
+            before = trees.Snapshot() if directory is None or prepared.original else _fill(directory, contents)
             argv = self._argv(prepared.environment.python, prepared)
             if self._long_code is not None and not prepared.exports:
                 raise UsageError("cannot run code this long without namespaces", hint="give it as script")
@@ -232,7 +233,7 @@ class _Call:
                 before = _fill(directory, contents) if contents else before
             self._let_go(running, waits=bool(contents))
             end = running.finish(self.timeout)
-            captured = self._captured(running, directory, limits)
+            captured = _captured(running, prepared.original, directory, limits)
             if captured is not None:
                 changed = captured.files
             else:
@@ -242,14 +243,6 @@ class _Call:
                 stderr_bytes=bytes(running.stderr.kept), files=changed, usage=end.usage, receipt=prepared.receipt,
                 limit=end.limit, violations=tuple(running.violations), changes=captured,
             )  # fmt: skip
-
-    def _captured(self, running: Running, copy: int | None, limits: Limits) -> ChangeSet | None:
-        if self.changes != "capture" or self.workdir is None:
-            return None
-        original = paths.resolve(self.workdir)
-        if running.changes is not None:
-            return read_overlay(running.changes, original, limits.disk_bytes)
-        return read_copy(copy, original, limits.disk_bytes) if copy is not None else None
 
     def _check(self) -> None:
         if (self.code is None) == (self.script is None):
@@ -276,22 +269,8 @@ class _Call:
         given = self.files or {}
         for name in given:
             trees.check_name(text_of("name of a file", name))
-        return {
-            name: self._read(content) if isinstance(content, os.PathLike) else bytes_of(f"content of {name}", content)
-            for name, content in given.items()
-        }
-
-    def _read(self, path: str | os.PathLike[str]) -> bytes:
-        """Return what a file of the caller's holds; one that code inside has swapped for something else is refused."""
-        real = paths.resolve(path_of("files", path), self._granted())
-        try:
-            descriptor = paths.open_resolved(real, os.O_RDONLY | os.O_NONBLOCK)  # type: ignore[attr-defined,unused-ignore]
-        except OSError as error:
-            raise UsageError(f"cannot use {os.fspath(path)}: {error.strerror}") from error
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UsageError(f"cannot use {os.fspath(path)}: it is not a regular file")
-            return file.read()
+        granted = self._granted() if given else ()
+        return {name: _content(name, content, granted) for name, content in given.items()}
 
     @property
     def _long_code(self) -> bytes | None:
@@ -379,6 +358,16 @@ class _Call:
                 running.go()
 
 
+def _content(name: str, given: trees.Content, granted: Iterable[str]) -> bytes:
+    if not isinstance(given, os.PathLike):
+        return bytes_of(f"content of {name}", given)
+    path_of("files", given)
+    try:
+        return paths.content_of(given, granted)
+    except OSError as error:
+        raise UsageError(f"cannot use {os.fspath(given)}: {error.strerror}") from error
+
+
 def _fill(directory: int, contents: Mapping[str, bytes]) -> trees.Snapshot:
     """Put files in, and return what the directory holds then."""
     for name, data in contents.items():
@@ -392,6 +381,14 @@ def _put_file(directory: int, name: str, data: bytes) -> None:
     except OSError as error:
         hint = "raise limits.disk_bytes" if error.errno == errno.ENOSPC else None
         raise UsageError(f"cannot put {name[:99]!r} in: {error.strerror}", hint=hint) from error
+
+
+def _captured(running: Running, original: Original | None, copy: int | None, limits: Limits) -> ChangeSet | None:
+    if original is None:
+        return None
+    if running.changes is not None:
+        return read_overlay(running.changes, original, limits.disk_bytes)
+    return read_copy(copy, original, limits.disk_bytes) if copy is not None else None
 
 
 def _sink(target: Target, stack: contextlib.ExitStack, granted: Iterable[str]) -> Sink:

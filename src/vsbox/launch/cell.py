@@ -21,11 +21,13 @@ from vsbox.host.collect import collect, look_at
 from vsbox.host.facts import HostFacts
 from vsbox.launch.arguments import text_of
 from vsbox.launch.environment import Environment, find_environment
+from vsbox.launch.files import DIRECTORY
 from vsbox.launch.group import Group, make_group
 from vsbox.launch.limits import EXACT_BY_GROUP, PAGE, WATCHED, DiskMeter, Limits
-from vsbox.launch.paths import remember_written
+from vsbox.launch.original import Original, copy_into, note_entries
+from vsbox.launch.paths import open_resolved, remember_written
 from vsbox.launch.process import Command, Running, Sink
-from vsbox.launch.scratch import copy_into, make_scratch
+from vsbox.launch.scratch import make_scratch
 from vsbox.plan.cell import CELL_ROOT, HOME, Cell, compile_cell
 from vsbox.plan.encode import encode
 from vsbox.plan.environment import search_path
@@ -116,6 +118,7 @@ class Prepared:
     scratch: str | None = None
     host_workdir: str | None = None
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    original: Original | None = None
 
     def close(self) -> None:
         """Remove what was made for the run."""
@@ -228,7 +231,7 @@ def prepare(wanted: Wanted, variables: Mapping[str, str]) -> Prepared:
     """
     _check(wanted)
     tier = choose_tier(wanted.backend, machine_facts())
-    environment = find_environment(wanted.packages, tier)
+    environment = find_environment(wanted.packages, tier, grants_to_write(wanted))
     stack = contextlib.ExitStack()
     try:
         return _prepare(wanted, variables, tier, environment, stack)
@@ -244,7 +247,7 @@ def _check(wanted: Wanted) -> None:
         if name not in list(Aspect):
             raise UsageError(f"no aspect {name!r} in allow_degraded", hint=", ".join(aspect.value for aspect in Aspect))
     point = text_of("mount_point", wanted.mount_point)
-    if not point.startswith("/") or os.path.normpath(point) != point or point == "/":
+    if point[:1] != "/" or point[1:2] in {"", "/"} or os.path.normpath(point) != point:
         raise UsageError(f"bad mount_point {point!r}: it is no absolute path without '.', '..', '//' and a final '/'")
     if wanted.cwd is not None:
         text_of("cwd", wanted.cwd)
@@ -258,9 +261,10 @@ def _prepare(
 ) -> Prepared:
     namespaces = tier is Tier.NAMESPACES
     scratch = None if namespaces else make_scratch(stack)
-    source = wanted.workdir
+    source, asked = wanted.workdir, wanted
     if scratch is not None:
         wanted, source = _without_namespaces(wanted, scratch), None if wanted.capture else source
+    original = _original(asked, scratch, stack)
     workdir, capture = wanted.mount_point, wanted.capture
     protects = namespaces and wanted.workdir is not None and not capture
     protected = protected_names(wanted.workdir or "") if protects else []
@@ -298,8 +302,21 @@ def _prepare(
     on_host = None if capture or (namespaces and source is None) else source or workdir
     return Prepared(
         descriptor, receipt, tier, environment, _variables(environment, home, namespaces=namespaces, asked=variables),
-        workdir, group, exports, scratch, on_host, stack,
+        workdir, group, exports, scratch, on_host, stack, original,
     )  # fmt: skip
+
+
+def _original(wanted: Wanted, scratch: str | None, stack: contextlib.ExitStack) -> Original | None:
+    """Return what a directory that is to stay as it is holds at this moment; copied where nothing can be mounted."""
+    if wanted.workdir is None or not wanted.capture:
+        return None
+    original = Original(open_resolved(wanted.workdir, DIRECTORY))
+    stack.callback(os.close, original.directory)
+    if scratch is None:
+        note_entries(original)
+    else:
+        copy_into(original, wanted.workdir, f"{scratch}/work", wanted.limits.disk_bytes)
+    return original
 
 
 def _without_namespaces(wanted: Wanted, scratch: str) -> Wanted:
@@ -316,7 +333,6 @@ def _without_namespaces(wanted: Wanted, scratch: str) -> Wanted:
         )
     if wanted.capture and wanted.workdir is not None:
         workdir = f"{scratch}/work"
-        copy_into(wanted.workdir, workdir, wanted.limits.disk_bytes)
     return dataclasses.replace(
         wanted, mount_point=workdir, workdir=None if wanted.capture else wanted.workdir, capture=False
     )

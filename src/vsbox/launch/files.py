@@ -19,11 +19,13 @@ from typing import Final
 import msgspec
 
 from vsbox.errors import UsageError
-from vsbox.plan.project import is_protected_name
+from vsbox.launch.protected import Protected
 
 DIRECTORY: Final = (
     os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 )
+READ: Final = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+MAKE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 MOST_ENTRIES: Final = 200_000
 MOST_DEPTH: Final = 128
 
@@ -36,12 +38,8 @@ class Changes(msgspec.Struct, frozen=True):
     deleted: tuple[str, ...] = ()
     is_complete: bool = True
     """Whether all of the directory was looked at; else there may be more, and what is ``deleted`` may be there."""
-
-    @property
-    def protected(self) -> tuple[str, ...]:
-        """Those that the user's own tools would execute unasked (``.git``, ``.envrc`` …): look at them first."""
-        parts = ((path, path.split("/")) for path in (*self.created, *self.modified))
-        return tuple(path for path, names in parts if any(map(is_protected_name, names)))
+    protected: tuple[str, ...] = ()
+    """Of those made and changed, what the user's own tools would execute unasked: ``.git``, environments …"""
 
     def __bool__(self) -> bool:
         """Tell whether anything changed."""
@@ -88,16 +86,6 @@ def opened_directory(
 Content = bytes | str | os.PathLike[str]
 
 
-def content_of(given: Content) -> bytes:
-    """Return what is to be in a file: bytes, text, or what another file holds."""
-    if isinstance(given, str):
-        return given.encode()
-    if isinstance(given, os.PathLike):
-        with open(given, "rb") as file:
-            return file.read()
-    return bytes(given)
-
-
 def put_file(root: int, name: str, data: bytes, *, mode: int = 0o644) -> None:
     """Write a file below a directory; what is there under that name is replaced."""
     path = check_name(name)
@@ -105,8 +93,7 @@ def put_file(root: int, name: str, data: bytes, *, mode: int = 0o644) -> None:
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISDIR(os.lstat(path.name, dir_fd=directory).st_mode):
                 os.unlink(path.name, dir_fd=directory)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-        with os.fdopen(os.open(path.name, flags, mode, dir_fd=directory), "wb") as file:
+        with os.fdopen(os.open(path.name, MAKE, mode, dir_fd=directory), "wb") as file:
             file.write(data)
 
 
@@ -117,10 +104,9 @@ def get_file(root: int, name: str, most_bytes: int) -> bytes:
         OSError: there is none, or it is larger than ``most_bytes``.
     """
     path = check_name(name)
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(opened_directory(root, path.parts[:-1]))
-        file = stack.enter_context(os.fdopen(os.open(path.name, flags, dir_fd=directory), "rb"))
+        file = stack.enter_context(os.fdopen(os.open(path.name, READ, dir_fd=directory), "rb"))
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", name)
@@ -135,10 +121,14 @@ class Walk:
     ``is_complete`` says afterwards whether all could be seen. Security: code inside made the tree. It goes down
     ``MOST_DEPTH`` directories, each of which takes a descriptor while it is in there, and no further.
     ``make_readable``: a tree of ours that nobody uses any more; what the mode of a directory or file hides is opened.
+    ``directory``: the one that holds the entry which was yielded last, open until the next. ``closed``: directories
+    that were not looked into.
     """
 
     def __init__(self, root: int, prefix: str = "", *, make_readable: bool = False) -> None:
         self.is_complete = True
+        self.directory = root
+        self.closed: set[str] = set()
         self._root, self._prefix, self._opens = root, prefix, make_readable
 
     def __iter__(self) -> Iterator[tuple[str, os.stat_result]]:
@@ -157,7 +147,7 @@ class Walk:
                 except OSError:
                     self.is_complete = False
                     continue
-                path = f"{prefix}{name}"
+                path, self.directory = f"{prefix}{name}", directory
                 if self._opens and stat.S_ISREG(status.st_mode) and not status.st_mode & stat.S_IRUSR:
                     _change_mode(name, status, 0o400, directory)
                 yield path, status
@@ -179,6 +169,7 @@ class Walk:
             inner = os.open(name, DIRECTORY, dir_fd=above)
         except OSError:
             self.is_complete = False
+            self.closed.add(prefix[:-1])
         else:
             self._enter(levels, inner, prefix)
 
@@ -248,14 +239,28 @@ def _is_removed(name: str, directory: int) -> bool:
     return True
 
 
-def _mark(status: os.stat_result) -> tuple[int, ...]:
+def identity_of(status: os.stat_result) -> tuple[int, ...]:
+    """Return what tells that an entry is what it was: mode, size, time of change, inode; of a directory the inode."""
+    if stat.S_ISDIR(status.st_mode):
+        return stat.S_IFDIR, status.st_ino
+    return status.st_mode, status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def mark_of(status: os.stat_result) -> tuple[int, ...]:
+    """Return what tells any change of a file: code inside can set the other times, not that of a change of status."""
     return status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 class Snapshot(dict[str, "tuple[int, ...]"]):
     """Path -> what tells a change: type, size, times, inode. ``is_complete``: nothing was left out."""
 
-    is_complete = True
+    def __init__(self) -> None:
+        self.is_complete = True
+        self.directories: set[str] = set()
+
+    def holds(self, path: str) -> bool:
+        """Tell whether there was something."""
+        return path in self or path in self.directories
 
 
 def snapshot(root: int) -> Snapshot:
@@ -266,19 +271,29 @@ def snapshot(root: int) -> Snapshot:
         if number >= MOST_ENTRIES:
             found.is_complete = False
             return found
-        if not stat.S_ISDIR(status.st_mode):
-            found[path] = _mark(status)
+        if stat.S_ISDIR(status.st_mode):
+            found.directories.add(path)
+        else:
+            found[path] = mark_of(status)
     found.is_complete = walk.is_complete
     return found
 
 
 def compare(before: Snapshot, after: Snapshot, *, without: frozenset[str] = frozenset()) -> Changes:
-    """Return what changed between two looks; ``without``: paths that do not count."""
+    """Return what changed between two looks; ``without``: paths that do not count.
+
+    A repository is one also since a directory is there that git asks for: its HEAD counts as protected then.
+    """
 
     def names(paths: set[str]) -> tuple[str, ...]:
         return tuple(sorted(map(text_of, paths - without)))
 
-    common = before.keys() & after.keys()
-    changed = {path for path in common if before[path] != after[path]}
-    is_complete = before.is_complete and after.is_complete
-    return Changes(names(set(after) - set(before)), names(changed), names(set(before) - set(after)), is_complete)
+    created = after.keys() - before.keys()
+    changed = {path for path in before.keys() & after.keys() if before[path] != after[path]}
+    protected = Protected(after.holds)
+    grown = {os.path.dirname(path) for path in after.directories - before.directories}
+    suspects = created | changed | {os.path.join(path, "HEAD") for path in grown} & after.keys()
+    return Changes(
+        names(created), names(changed), names(before.keys() - after.keys()), before.is_complete and after.is_complete,
+        names({path for path in suspects if path in protected}),
+    )  # fmt: skip

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
 from vsbox.errors import PolicyError, UsageError
-from vsbox.launch.files import DIRECTORY, opened_directory
+from vsbox.launch.files import DIRECTORY, Content, opened_directory
 
 MOST_REMEMBERED: Final = 10_000
 MOST_LINKS: Final = 40
@@ -21,6 +22,7 @@ def remember_written(paths: Iterable[str]) -> None:
     """Note directories as such that code inside may write to."""
     for path in paths:
         WRITTEN[path] = None
+        WRITTEN.move_to_end(path)
     while len(WRITTEN) > MOST_REMEMBERED:
         WRITTEN.popitem(last=False)
 
@@ -29,8 +31,10 @@ def follow(path: str | os.PathLike[str]) -> tuple[str, tuple[str, ...]]:
     """Return where a path leads at this moment, and the links on the way.
 
     Raises:
-        UsageError: they lead in a circle.
+        UsageError: it is empty, or they lead in a circle.
     """
+    if not os.fspath(path):
+        raise UsageError("cannot use an empty path", hint="a dot is the working directory")
     place, links = "/", []
     rest = [*reversed(os.path.join(os.getcwd(), os.path.expanduser(os.fspath(path))).split("/"))]
     while rest:
@@ -92,3 +96,25 @@ def open_resolved(path: str, flags: int) -> int:
             return os.open(os.path.basename(path) or ".", flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=directory)  # type: ignore[attr-defined,unused-ignore]
     finally:
         os.close(root)
+
+
+def read_file(path: str | os.PathLike[str], written: Iterable[str] = ()) -> bytes:
+    """Return what a regular file of the caller's holds; one that code inside has swapped for something else is refused.
+
+    Raises:
+        UsageError: there is no regular file.
+        PolicyError: it leads through a link that code inside could have made.
+    """
+    descriptor = open_resolved(resolve(path, written), os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UsageError(f"cannot use {os.fspath(path)}: it is not a regular file")
+    with os.fdopen(descriptor, "rb") as file:
+        return bytes(file.read())
+
+
+def content_of(given: Content, written: Iterable[str] = ()) -> bytes:
+    """Return what is to be in a file: bytes, text, or what a file of the caller's holds (``read_file``)."""
+    if isinstance(given, os.PathLike):
+        return read_file(given, written)
+    return given.encode() if isinstance(given, str) else bytes(given)

@@ -6,16 +6,13 @@ import contextlib
 import fcntl
 import functools
 import os
-import shutil
 import stat
 import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
-from vsbox.errors import UsageError
 from vsbox.launch.files import DIRECTORY, remove_tree
-from vsbox.launch.limits import count_bytes
 
 SECONDS_TO_LOCK: Final = 60
 """Between making a directory and locking it there is a moment."""
@@ -51,23 +48,3 @@ def sweep() -> None:
                 remove_tree(str(path))
             finally:
                 os.close(lock)
-
-
-def copy_into(source: str, target: str, most_bytes: int) -> None:
-    """Copy a directory for a run that may change it.
-
-    Raises:
-        UsageError: it is larger than the private areas may be.
-    """
-    if any(total > most_bytes for total in count_bytes(Path(source), to_copy=True)):
-        raise UsageError(f"cannot copy {source}: it is larger than {most_bytes} bytes", hint="raise limits.disk_bytes")
-    try:
-        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=_special)
-    except (OSError, shutil.Error, RecursionError) as error:
-        raise UsageError(f"cannot copy {source}: not all of it can be read") from error
-
-
-def _special(directory: str, names: list[str]) -> set[str]:
-    """Return pipes, sockets and devices: a copy of one is another one, and opening one may wait for ever."""
-    copied = {stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}
-    return {name for name in names if stat.S_IFMT(os.lstat(os.path.join(directory, name)).st_mode) not in copied}

@@ -70,13 +70,16 @@ class Sandbox:
         on_stderr: Callable[[bytes], object] | None = None,
     ) -> None:
         self._limits = limits or Limits()
+        write = tuple(write)
+        self._granted = tuple(paths.follow(path)[0] for path in (*([] if workdir is None else [workdir]), *write))
+        resolve = functools.partial(paths.resolve, written=self._granted)
         self._wanted = cell.Wanted(
             packages=None if packages is None else os.fspath(packages),
-            workdir=None if workdir is None else paths.resolve(workdir),
+            workdir=None if workdir is None else resolve(workdir),
             mount_point=mount_point,
             network=network,
-            read=tuple(map(paths.resolve, read)),
-            write=tuple(map(paths.resolve, write)),
+            read=tuple(map(resolve, read)),
+            write=tuple(map(resolve, write)),
             limits=msgspec.structs.replace(self._limits, cpu_seconds=None),  # the kernel would count all calls
             backend=backend,
             allow_degraded=tuple(allow_degraded),
@@ -337,7 +340,7 @@ class Sandbox:
 
     def put(self, name: str, data: trees.Content) -> None:
         """Write a file below the working directory: bytes, text, or what a file of ours holds."""
-        trees.put_file(self._root(), name, trees.content_of(data))
+        trees.put_file(self._root(), name, paths.content_of(data, self._granted))
 
     def get(self, name: str) -> bytes:
         """Return what a file below the working directory holds; links are not followed.

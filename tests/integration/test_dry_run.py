@@ -43,6 +43,9 @@ def test_a_patch_is_printed_and_nothing_changed(box: Box, project: Path) -> None
 def test_it_ends_when_it_should(box: Box, project: Path) -> None:
     assert dry_run(box, project, "sleep", "60", options=("--timeout", "0.5")).returncode == 124
     assert dry_run(box, project, "no-such-command").returncode == 125
+    for bad in ("inf", "nan", "1e12", "-1"):
+        done = dry_run(box, project, "true", options=("--timeout", bad))
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
     assert box.person.vsbox("exec", "--timeout", "5", box.root, "--", "true").returncode == 2
 
 
@@ -63,3 +66,42 @@ def test_a_policy_that_hides_is_refused(own_box: Box, project: Path, person: Per
     done = dry_run(own_box, project, "cat", "hidden")
     assert done.returncode == 2
     assert "hidden_paths" in done.stderr
+
+
+def test_what_is_hidden_below_a_grant_is_hidden(own_box: Box, project: Path, person: Person) -> None:
+    data = person.directory("data")
+    for name in ("open", "secret"):
+        (data / name).mkdir()
+        os.chown(data / name, person.uid, person.gid)
+        person.write(data / name / "f", f"a canary in {name}")
+    own_box.edit_policy(read_only_paths=[str(data)], hidden_paths=[str(data / "secret"), "/etc/passwd"])
+    for run in (lambda *words: own_box.exec(*words, cwd=project), lambda *words: dry_run(own_box, project, *words)):
+        assert "a canary in open" in run("cat", str(data / "open" / "f")).stdout
+        done = run("cat", str(data / "secret" / "f"), "/etc/passwd")
+        assert done.returncode == 1, done.stderr
+        assert "a canary" not in done.stdout
+        assert "root" not in done.stdout
+
+
+def test_a_granted_directory_that_became_a_link_is_refused(own_box: Box, project: Path, person: Person) -> None:
+    place = person.directory("place")
+    for name in ("data", "private"):
+        (place / name).mkdir()
+        os.chown(place / name, person.uid, person.gid)
+        person.write(place / name / "f", f"a canary in {name}")
+    own_box.edit_policy(read_only_paths=[str(place / "data")])
+    assert "a canary in data" in dry_run(own_box, project, "cat", str(place / "data" / "f")).stdout
+    (place / "data").rename(place / "before")
+    (place / "data").symlink_to(place / "private")
+    done = dry_run(own_box, project, "cat", str(place / "data" / "f"), str(place / "private" / "f"))
+    assert done.returncode == 2, done.stderr
+    assert "a canary" not in done.stdout
+    assert f"{place}/data is a link" in done.stderr
+
+
+def test_a_directory_that_the_box_grants(own_box: Box, project: Path) -> None:
+    for granted in (project, project.parent, project / "old.txt"):
+        own_box.edit_policy(allowed_paths=[str(granted)])
+        done = dry_run(own_box, project, "sh", "-c", "echo two > old.txt")
+        assert (done.returncode, "-one\n+two\n" in done.stdout) == (0, True), done.stderr
+        assert (project / "old.txt").read_text() == "one\n"

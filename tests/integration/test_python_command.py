@@ -94,7 +94,13 @@ def test_packages_of_a_box(person: Person, make_box) -> None:
 
 
 @pytest.mark.parametrize("person", ["user"], indirect=True)
-@pytest.mark.parametrize("words", [["--memory", "3x"], ["--workdir", "/etc/passwd"], ["/nonexistent/prog.py"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--memory", "3x"], ["--workdir", "/etc/passwd"], ["/nonexistent/prog.py"],
+        ["--timeout", "inf"], ["--timeout", "nan"], ["--timeout", "1e12"],
+    ],
+)  # fmt: skip
 def test_nonsense_is_refused(person: Person, words: list[str]) -> None:
     done = person.vsbox("python", *words, "-c", "print('ran')")
     assert done.returncode == 2

@@ -178,6 +178,35 @@ def test_files_and_what_changed(tier: str) -> None:
 
 
 @tiers
+def test_a_path_that_becomes_something_else(tier: str, directory: Path) -> None:
+    path = directory / "p"
+    path.touch()
+    assert run(f"open('{path}', 'w')", write=[path], backend=tier).ok
+    path.unlink()
+    path.mkdir()
+    assert run(f"open('{path}/f', 'w')", write=[path], backend=tier).ok
+    (path / "f").unlink()
+    path.rmdir()
+    path.touch()
+    assert run(f"open('{path}', 'w')", write=[path], backend=tier).ok
+
+
+def test_what_is_hidden(directory: Path) -> None:
+    for name in ("open", "secret"):
+        (directory / name).mkdir()
+        (directory / name / "f").write_text(f"a canary in {name}")
+    code = f"import os\nfor name in ('open', 'secret'): print(os.listdir(f'{directory}/{{name}}'))"
+    assert run(code, read=[directory]).stdout == "['f']\n['f']\n"
+    assert run(code, read=[directory], hidden=[directory / "secret"]).stdout == "['f']\n[]\n"
+    with pytest.raises(PolicyError, match="under another name"):
+        run(code, workdir=directory, hidden=[directory / "secret"])
+    with pytest.raises(UsageError, match="kept apart"):
+        run(code, workdir=directory, hidden=[directory / "secret"], changes="capture")
+    with pytest.raises(CannotEnforceError, match="no deny rules"):
+        run(code, read=[directory], hidden=[directory / "secret"], backend="landlock")
+
+
+@tiers
 def test_a_working_directory(tier: str, directory: Path) -> None:
     (directory / "a").write_text("a")
     result = run("import os; print(os.getcwd()); open('b', 'w').write('b')", workdir=directory, backend=tier)
@@ -282,6 +311,34 @@ BAD = {
     "args": ({"code": "p", "args": ["x"]}, UsageError),
     "capture": ({"code": "p", "changes": "capture"}, UsageError),
     "root": ({"code": "p", "write": ["/"]}, PolicyError),
+    "NUL in workdir": ({"code": "p", "workdir": "/a\0"}, UsageError),
+    "NUL in read": ({"code": "p", "read": ["/a\0"]}, UsageError),
+    "NUL in mount_point": ({"code": "p", "mount_point": "/a\0"}, UsageError),
+    "NUL in cwd": ({"code": "p", "cwd": "/a\0"}, UsageError),
+    "NUL in a target": ({"code": "p", "stdout": "/a\0"}, UsageError),
+    "a surrogate in mount_point": ({"code": "p", "mount_point": "/\ud800"}, UsageError),
+    "a surrogate in cwd": ({"code": "p", "cwd": "/\ud800"}, UsageError),
+    "a surrogate in stdin": ({"code": "p", "stdin": "\ud800"}, UsageError),
+    "a surrogate in a file": ({"code": "p", "files": {"a": "\ud800"}}, UsageError),
+    "a surrogate in code": ({"code": "'\ud800'"}, UsageError),
+    "a surrogate in long code": ({"code": "'\ud800'" + "#" * 200_000}, UsageError),
+    "a surrogate in a command": ({"code": ["echo", "\ud800"]}, UsageError),
+    "a surrogate in env": ({"code": "p", "env": {"A": "\ud800"}}, UsageError),
+    "a relative mount_point": ({"code": "p", "mount_point": "a"}, UsageError),
+    "a mount_point that goes up": ({"code": "p", "mount_point": "/a/../b"}, UsageError),
+    "the root as mount_point": ({"code": "p", "mount_point": "/"}, UsageError),
+    "network": ({"code": "p", "network": "x"}, UsageError),
+    "aspect": ({"code": "p", "allow_degraded": ["x"]}, UsageError),
+    "one path": ({"code": "p", "read": "/usr"}, UsageError),
+    "no stdin": ({"code": "p", "stdin": None}, UsageError),
+    "a number as stdin": ({"code": "p", "stdin": 5}, UsageError),
+    "a number as code": ({"code": 5}, UsageError),
+    "a number in a command": ({"code": ["echo", 1]}, UsageError),
+    "a number in env": ({"code": "p", "env": {"A": 1}}, UsageError),
+    "a number as content": ({"code": "p", "files": {"a": 1}}, UsageError),
+    "a dict as limits": ({"code": "p", "limits": {"processes": 1}}, UsageError),
+    "a long name": ({"code": "p", "files": {"a" * 300: ""}}, UsageError),
+    "a file as a directory": ({"code": "p", "files": {"a": "", "a/b": ""}}, UsageError),
     "files to capture": ({"code": "p", "changes": "capture", "workdir": "/usr", "files": {"a": b""}}, UsageError),
 }
 
@@ -290,6 +347,36 @@ BAD = {
 def test_bad_arguments_are_refused(options: dict[str, object], kind: type[Exception]) -> None:
     with pytest.raises(kind):
         run(**options)  # type: ignore[arg-type]
+
+
+@tiers
+@pytest.mark.parametrize("files", [{"a" * 300: ""}, {"a": "", "a/b": ""}], ids=["long", "both"])
+def test_files_that_cannot_be_put_in_are_refused(tier: str, files: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="cannot put"):
+        run("pass", files=files, backend=tier)
+
+
+def test_files_that_fill_the_disk_are_refused() -> None:
+    for options in ({"code": "pass", "files": {"a": bytes(1 << 20)}}, {"code": "#" * 200_000}):
+        with pytest.raises(UsageError, match="No space left"):
+            run(**options, limits=Limits(disk_bytes=64 << 10))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), float("nan"), 0, -1, 1e11, "1", True], ids=repr)
+def test_what_is_no_time_is_refused(timeout: object) -> None:
+    with pytest.raises(UsageError, match="bad timeout"):
+        run("pass", timeout=timeout)  # type: ignore[arg-type]
+
+
+@tiers
+def test_what_python_takes_for_bytes_is_taken(tier: str) -> None:
+    assert run([b"echo", b"\xc3\xa9"], backend=tier).stdout == "\u00e9\n"
+    code = "import sys\nprint(sys.stdin.buffer.read(), open('f', 'rb').read(), sys.argv[1:])"
+    given = {"stdin": "\udcff", "files": {"f": bytearray(b"\xff")}}
+    assert run(code, backend=tier, **given).stdout == "b'\\xff' b'\\xff' []\n"  # type: ignore[arg-type]
+    if tier == "native":
+        long = run(f"print({'é' * 60_000!r}[:1])")
+        assert long.stdout == "\u00e9\n", long.stderr
 
 
 def test_what_vsbox_runs_from_cannot_be_granted_for_writing() -> None:
@@ -310,6 +397,10 @@ def test_a_required_limit_is_exact_or_refused() -> None:
 def test_limits_that_are_none_are_refused() -> None:
     bad = {"memory_bytes": -1, "processes": 0, "cpu_seconds": "1", "disk_bytes": None, "idle_seconds": True}
     for name, value in bad.items():
+        with pytest.raises(UsageError, match=f"bad limit {name}"):
+            Limits(**{name: value})  # type: ignore[arg-type]
+    large = {"open_files": 1 << 65, "cpu_seconds": 1e30, "disk_bytes": 1 << 64, "idle_seconds": 1e300}
+    for name, value in large.items():
         with pytest.raises(UsageError, match=f"bad limit {name}"):
             Limits(**{name: value})  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="not set"):

@@ -100,6 +100,27 @@ def test_what_is_empty_fills_a_disk_as_well(tier: str) -> None:
     assert run(code, limits=Limits(disk_bytes=8 << 20), timeout=30, backend=tier).outcome is Outcome.DISK
 
 
+@pytest.mark.parametrize("place", ["/tmp", "/mnt", "/var/tmp", "/dev/shm"])
+def test_each_private_area_counts(place: str) -> None:
+    code = f"open('{place}/f', 'wb').write(bytes(20 << 20))"
+    result = run(code, limits=Limits(disk_bytes=10 << 20))
+    assert (result.outcome, result.limit.name if result.limit else None) == (Outcome.DISK, "disk_bytes")
+    assert run(code, limits=Limits(disk_bytes=30 << 20)).ok
+
+
+@pytest.mark.parametrize("place", ["/var/tmp", "/dev/shm"])
+def test_an_area_may_be_the_working_directory(place: str) -> None:
+    code = "open('f', 'wb').write(bytes(2 << 20))"
+    assert run(code, mount_point=place).files.created == ("f",)
+    assert run(code, mount_point=place, limits=Limits(disk_bytes=1 << 20)).outcome is Outcome.DISK
+
+
+def test_what_the_host_has_there_does_not_count() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        Path(name, "f").write_bytes(bytes(2 << 20))
+        assert run("pass", write=["/dev/shm"], limits=Limits(disk_bytes=1 << 20)).ok
+
+
 # ---- limits ----
 
 HOGS = {
@@ -169,6 +190,16 @@ def test_children_that_nobody_waits_for_use_time(tier: str) -> None:
 def test_one_process_is_one(tier: str) -> None:
     result = run("import time; time.sleep(0.4)", limits=Limits(processes=1), backend=tier)
     assert (result.outcome, result.usage.processes) == (Outcome.EXITED, 1)
+
+
+@tiers
+def test_a_start_that_fails_leaves_no_control_group(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = prepare(Wanted(limits=Limits(memory_bytes=1 << 30), backend=tier), {})
+    prepared.close()
+    monkeypatch.setattr("vsbox.launch.process.socket.socketpair", None)
+    with pytest.raises(TypeError):
+        run("pass", limits=Limits(memory_bytes=1 << 30), backend=tier)
+    assert not [root for root, _, _ in os.walk("/sys/fs/cgroup") if f"vsbox-{os.getpid()}-" in root]
 
 
 # ---- links for the next run ----
@@ -323,6 +354,29 @@ def test_environments_in_a_working_directory_stay_as_they_are(directory: Path) -
     result = run("open('no-environment/x', 'w')\nopen('mine/x', 'w')", workdir=directory, backend="native")
     assert "Read-only" in result.stderr
     assert (directory / "no-environment" / "x").exists()
+
+
+@tiers
+def test_names_of_any_bytes_do_not_stop_the_next_run(tier: str, directory: Path) -> None:
+    code = "import os\nopen(b'.env.\\xff', 'w').close()\nos.mkdir(b'd\\xff')\nopen(b'd\\xff/pyvenv.cfg', 'w').close()"
+    assert run(code, workdir=directory, backend=tier).ok
+    seen = run("import os\nprint(sorted(os.listdir(b'.')))", workdir=directory, backend=tier)
+    assert seen.stdout == "[b'.env.\\xff', b'd\\xff']\n", seen.stderr
+    if tier == "native":
+        assert "Read-only" in run("open(b'.env.\\xff', 'w')", workdir=directory, backend=tier).stderr
+    inner = directory / os.fsdecode(b"d\xff")
+    assert run("open('f', 'w')", workdir=inner, write=[inner], mount_point=str(inner), backend=tier).ok
+    assert (inner / "f").exists()
+
+
+def test_more_protected_names_than_can_be_mounted_are_an_error(directory: Path) -> None:
+    code = "for number in range({}): open(f'.env.{{number}}', 'w').close()"
+    assert run(code.format(1000), workdir=directory).ok
+    assert run(code.format(1001), workdir=directory).returncode == 1
+    (directory / ".env.1000").touch()
+    with pytest.raises(UsageError, match="more than 1000 names"):
+        run("pass", workdir=directory)
+    assert run("pass", workdir=directory, changes="capture").ok
 
 
 # ---- change sets ----

@@ -55,15 +55,21 @@ def _dry_run(root: Path, words: tuple[str, ...], timeout: float | None) -> int:
     from vsbox.box.layout import open_box
     from vsbox.box.store import load_policy
     from vsbox.launch.api import run
+    from vsbox.launch.paths import remember_written
     from vsbox.launch.result import Outcome
+    from vsbox.policy.grants import grants_of, is_below
     from vsbox.policy.presets import with_preset
 
     policy = with_preset(load_policy(open_box(root)))
     here = os.getcwd()  # noqa: PTH109 - as the kernel tells it
+    grants_of(policy)  # refuses what no box may name
     _check_dry_run(policy, here)
+    granted = (path for path in policy.allowed_paths if not is_below(path, here))  # what is below is in the view
+    remember_written(["/"])  # a policy goes through no link, whoever made it
     result = run(
         list(words), packages=root, workdir=here, mount_point=here, changes="capture", timeout=timeout,
-        network=policy.network or "none", read=(*policy.read_only_paths, *policy.allowed_paths),
+        network=policy.network or "none", read=(*policy.read_only_paths, *granted),
+        hidden=policy.hidden_paths,
         env={name: os.environ[name] for name in ("TERM", "LANG", "TZ") if name in os.environ} | policy.environment.set,
         stdout=lambda data: os.write(1, data), stderr=lambda data: os.write(2, data),
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 import threading
@@ -15,6 +16,7 @@ from typing import IO, Any, Final, Literal
 from vsbox.errors import UsageError
 from vsbox.launch import cell, paths
 from vsbox.launch import files as trees
+from vsbox.launch.arguments import bytes_of, check_timeout, encoded, items_of, mapping_of, path_of, text_of
 from vsbox.launch.captured import read_copy, read_overlay
 from vsbox.launch.changes import ChangeSet
 from vsbox.launch.limits import Limits
@@ -24,13 +26,14 @@ from vsbox.launch.result import Result
 from vsbox.policy.grants import is_below
 
 Target = str | os.PathLike[str] | Callable[[bytes], object] | IO[bytes]
+Code = str | Sequence[str | bytes | os.PathLike[str]]
 LONGEST_ARGUMENT: Final = 100_000
 """Of code, as an argument: the kernel takes 128 KiB (execve(2), MAX_ARG_STRLEN). What is longer is put into a file."""
 CODE_FILE: Final = "code.py"
 
 
 def run(
-    code: str | Sequence[str] | None = None,
+    code: Code | None = None,
     *,
     script: str | os.PathLike[str] | None = None,
     args: Sequence[str] = (),
@@ -47,6 +50,7 @@ def run(
     network: Literal["none", "host"] = "none",
     read: Iterable[str | os.PathLike[str]] = (),
     write: Iterable[str | os.PathLike[str]] = (),
+    hidden: Iterable[str | os.PathLike[str]] = (),
     mounts: Mapping[str, str | os.PathLike[str]] | None = None,
     writable: Literal["all", "none"] | Iterable[str | os.PathLike[str]] = "all",
     stdout: Target = "capture",
@@ -74,6 +78,7 @@ def run(
     ``network``      ``"none"``, or ``"host"`` for the host's
     ``read``         paths of the host that may be read, under their own names
     ``write``        ... and written
+    ``hidden``       ... and neither, though they lie below one of these, or are the system's (takes namespaces)
     ``mounts``       place inside -> directory or file of the host, read-only unless ``writable`` names it
     ``writable``     ``"all"``: the working directory may be written; ``"none"``: it may not; a list: what it names of
                      the working directory and the mounts
@@ -100,7 +105,7 @@ def run(
     return result.check() if check else result
 
 
-async def arun(code: str | Sequence[str] | None = None, *, check: bool = False, **options: Any) -> Result:
+async def arun(code: Code | None = None, *, check: bool = False, **options: Any) -> Result:
     """Do the same as :func:`run` without blocking the event loop. Cancelling it ends the run before it returns."""
     call = _Call(**_complete(code, options))
     loop = asyncio.get_running_loop()
@@ -145,7 +150,7 @@ async def arun(code: str | Sequence[str] | None = None, *, check: bool = False, 
     return result.check() if check else result
 
 
-def _complete(code: str | Sequence[str] | None, options: dict[str, Any]) -> dict[str, Any]:
+def _complete(code: Code | None, options: dict[str, Any]) -> dict[str, Any]:
     known = run.__kwdefaults__ or {}
     unknown = options.keys() - known.keys()
     if unknown:
@@ -157,7 +162,7 @@ def _complete(code: str | Sequence[str] | None, options: dict[str, Any]) -> dict
 class _Call:
     """The arguments of one call, checked and turned into what the machinery takes."""
 
-    code: str | Sequence[str] | None
+    code: Code | None
     script: str | os.PathLike[str] | None
     args: Sequence[str]
     packages: str | os.PathLike[str] | None
@@ -173,6 +178,7 @@ class _Call:
     network: Literal["none", "host"]
     read: Iterable[str | os.PathLike[str]]
     write: Iterable[str | os.PathLike[str]]
+    hidden: Iterable[str | os.PathLike[str]]
     mounts: Mapping[str, str | os.PathLike[str]] | None
     writable: Any
     stdout: Target
@@ -181,34 +187,51 @@ class _Call:
     allow_degraded: Iterable[str]
 
     def __post_init__(self) -> None:
-        """Keep what can be looked at once only."""
-        for name in ("read", "write", "writable"):
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                object.__setattr__(self, name, tuple(value))
+        """Keep what can be looked at once only, and each path as text.
+
+        Raises:
+            UsageError: something is not what it should be.
+        """
+        for name in ("packages", "script", "workdir"):
+            if getattr(self, name) is not None:
+                self._keep(name, path_of(name, getattr(self, name)))
+        lists = ("read", "write", "hidden", "args", *(() if isinstance(self.writable, str) else ("writable",)))
+        for name in lists:
+            self._keep(name, tuple(path_of(name, item) for item in items_of(name, getattr(self, name))))
+        self._keep("allow_degraded", items_of("allow_degraded", self.allow_degraded))
+        mounts = mapping_of("mounts", self.mounts).items()
+        self._keep("mounts", {text_of("mounts", target): path_of("mounts", source) for target, source in mounts})
+        self._keep("files", mapping_of("files", self.files))
+        self._keep("env", mapping_of("env", self.env))
+
+    def _keep(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     def perform(self, note: Callable[[Running], object]) -> Result:
         """Run it. ``note`` is told of the started process, so that another thread can end it."""
         self._check()
         limits = self.limits or Limits()
+        stdin = bytes_of("stdin", self.stdin)
         contents = self._contents()
         with contextlib.ExitStack() as stack:
             sinks = [_sink(target, stack, self._granted()) for target in (self.stdout, self.stderr)]
             prepared = cell.prepare(self._wanted(limits, waits=bool(contents)), self._variables())
             stack.callback(prepared.close)
             directory = self._open_workdir(prepared, stack)
-            before = trees.Snapshot() if directory is None or prepared.original else trees.snapshot(directory)
-            stdin = self.stdin.encode() if isinstance(self.stdin, str) else bytes(self.stdin)
+            before = trees.Snapshot() if directory is None or prepared.original else _fill(directory, contents)
             argv = self._argv(prepared.environment.python, prepared)
+            if self._long_code is not None and not prepared.exports:
+                raise UsageError("cannot run code this long without namespaces", hint="give it as script")
             running = cell.start(prepared, argv, limits, stdin=stdin, stdout=sinks[0], stderr=sinks[1])
             stack.callback(running.close)
             note(running)
             if prepared.exports:
-                running.wait_for_directories(time.monotonic() + (self.timeout or 60))
+                running.wait_for_directories(time.monotonic() + min(self.timeout or 60, 60))
                 cell.watch_private_areas(running, limits.disk_bytes)
             if self.workdir is None and running.directories[1:]:
-                directory, before = running.directories[1], trees.Snapshot()
-            before = self._put(contents, running, directory, before)
+                directory = running.directories[1]
+                before = _fill(directory, contents) if contents else before
+            self._let_go(running, waits=bool(contents))
             end = running.finish(self.timeout)
             captured = _captured(running, prepared.original, directory, limits)
             if captured is not None:
@@ -224,10 +247,14 @@ class _Call:
     def _check(self) -> None:
         if (self.code is None) == (self.script is None):
             raise UsageError("give either code or script")
-        if isinstance(self.code, bytes) or (self.code is not None and not self.code):
+        is_code = isinstance(self.code, Sequence) and not isinstance(self.code, (bytes, bytearray)) and self.code
+        if self.code is not None and not is_code:
             raise UsageError("code is text, or a list of a command and its arguments")
-        if self.timeout is not None and self.timeout <= 0:
-            raise UsageError(f"bad timeout {self.timeout}: it is not positive")
+        for word in () if self.code is None else (self.code,) if isinstance(self.code, str) else self.code:
+            path_of("code", word)
+        check_timeout(self.timeout)
+        if not isinstance(self.limits or Limits(), Limits):
+            raise UsageError(f"bad limits: {type(self.limits).__name__}", hint="vsbox.Limits(...)")
         if self.changes not in {"keep", "capture"}:
             raise UsageError(f"bad changes {self.changes!r}", hint="keep, capture")
         if self.changes == "capture" and self.workdir is None:
@@ -241,15 +268,14 @@ class _Call:
         """Return what is put into the working directory."""
         given = self.files or {}
         for name in given:
-            trees.check_name(name)
+            trees.check_name(text_of("name of a file", name))
         granted = self._granted() if given else ()
-        return {name: paths.content_of(content, granted) for name, content in given.items()}
+        return {name: _content(name, content, granted) for name, content in given.items()}
 
     @property
     def _long_code(self) -> bytes | None:
-        if isinstance(self.code, str) and len(self.code) > LONGEST_ARGUMENT:
-            return self.code.encode("utf-8", "surrogateescape")
-        return None
+        data = encoded("code", self.code) if isinstance(self.code, str) else b""
+        return data if len(data) > LONGEST_ARGUMENT else None
 
     def _argv(self, python: str, prepared: cell.Prepared) -> tuple[str, ...]:
         if self.script is not None:
@@ -258,7 +284,7 @@ class _Call:
             if self._long_code is not None:
                 return (python, f"{prepared.variables['TMPDIR']}/{CODE_FILE}")
             return (python, "-c", self.code)
-        return tuple(map(os.fspath, self.code or ()))
+        return tuple(map(os.fsdecode, self.code or ()))
 
     def _script_inside(self, prepared: cell.Prepared) -> str:
         """Return where the script is seen: in the working directory, if it lies there."""
@@ -298,6 +324,7 @@ class _Call:
             network=self.network,
             read=(*scripts, *map(resolve, self.read)),
             write=tuple(map(resolve, self.write)),
+            hidden=tuple(map(resolve, self.hidden)),
             mounts=mounts,
             limits=limits,
             backend=self.backend,
@@ -308,8 +335,9 @@ class _Call:
     def _variables(self) -> dict[str, str]:
         given = dict(self.env or {})
         for name, value in given.items():
-            if not name or "=" in name or "\0" in f"{name}{value}":
+            if not text_of("name in env", name) or "=" in name:
                 raise UsageError(f"bad variable {name!r} in env")
+            text_of(f"{name} in env", value, secret=True)
         return given
 
     def _open_workdir(self, prepared: cell.Prepared, stack: contextlib.ExitStack) -> int | None:
@@ -321,28 +349,38 @@ class _Call:
         stack.callback(os.close, descriptor)
         return descriptor
 
-    def _put(
-        self, contents: dict[str, bytes], running: Running, directory: int | None, before: trees.Snapshot
-    ) -> trees.Snapshot:
-        """Put files in, let the code go, and return what the directory holds then."""
-        if not contents and self._long_code is None:
-            return before
-        if directory is not None:
-            for name, data in contents.items():
-                trees.put_file(directory, name, data)
-        if self._long_code is not None:
-            self._put_code(running)
-        found = trees.snapshot(directory) if directory is not None else before
-        with contextlib.suppress(OSError):  # it has failed already, and finish says why
-            running.go()
-        return found
+    def _let_go(self, running: Running, *, waits: bool) -> None:
+        """Let the code start where it waits; what is long of it is put in first."""
+        if self._long_code is not None and running.directories:
+            _put_file(running.directories[0], CODE_FILE, self._long_code)
+        if waits or self._long_code is not None:
+            with contextlib.suppress(OSError):  # it has failed already, and finish says why
+                running.go()
 
-    def _put_code(self, running: Running) -> None:
-        data = self._long_code or b""
-        if running.directories:
-            trees.put_file(running.directories[0], CODE_FILE, data)
-            return
-        raise UsageError("cannot run code this long without namespaces", hint="give it as script")
+
+def _content(name: str, given: trees.Content, granted: Iterable[str]) -> bytes:
+    if not isinstance(given, os.PathLike):
+        return bytes_of(f"content of {name}", given)
+    path_of("files", given)
+    try:
+        return paths.content_of(given, granted)
+    except OSError as error:
+        raise UsageError(f"cannot use {os.fspath(given)}: {error.strerror}") from error
+
+
+def _fill(directory: int, contents: Mapping[str, bytes]) -> trees.Snapshot:
+    """Put files in, and return what the directory holds then."""
+    for name, data in contents.items():
+        _put_file(directory, name, data)
+    return trees.snapshot(directory)
+
+
+def _put_file(directory: int, name: str, data: bytes) -> None:
+    try:
+        trees.put_file(directory, name, data)
+    except OSError as error:
+        hint = "raise limits.disk_bytes" if error.errno == errno.ENOSPC else None
+        raise UsageError(f"cannot put {name[:99]!r} in: {error.strerror}", hint=hint) from error
 
 
 def _captured(running: Running, original: Original | None, copy: int | None, limits: Limits) -> ChangeSet | None:
@@ -369,7 +407,7 @@ def _sink(target: Target, stack: contextlib.ExitStack, granted: Iterable[str]) -
 
 def _create(path: str | os.PathLike[str], granted: Iterable[str]) -> int:
     """Open a file to write to. Code inside may have put a link or a pipe in its place, where it could write before."""
-    real, links = paths.follow(path)
+    real, links = paths.follow(path_of("target of output", path))
     paths.refuse_links(path, links, {*paths.WRITTEN, *granted} if links else ())
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK  # type: ignore[attr-defined,unused-ignore]
     descriptor = paths.open_resolved(real, flags)

@@ -19,10 +19,11 @@ from vsbox.backends import choose
 from vsbox.errors import CannotEnforceError, UsageError
 from vsbox.host.collect import collect, look_at
 from vsbox.host.facts import HostFacts
+from vsbox.launch.arguments import text_of
 from vsbox.launch.environment import Environment, find_environment
 from vsbox.launch.files import DIRECTORY
 from vsbox.launch.group import Group, make_group
-from vsbox.launch.limits import EXACT_BY_GROUP, WATCHED, DiskMeter, Limits
+from vsbox.launch.limits import EXACT_BY_GROUP, PAGE, WATCHED, DiskMeter, Limits
 from vsbox.launch.original import Original, copy_into, note_entries
 from vsbox.launch.paths import open_resolved, remember_written
 from vsbox.launch.process import Command, Running, Sink
@@ -34,16 +35,19 @@ from vsbox.plan.model import Tier
 from vsbox.plan.project import is_protected_name
 from vsbox.plan.receipt import Receipt
 from vsbox.plan.system import candidates
-from vsbox.policy.grants import check_path
+from vsbox.policy.grants import check_path, is_below
+from vsbox.policy.model import Aspect, Policy
 from vsbox.policy.model import Limits as KernelLimits
-from vsbox.policy.model import Policy
 
 Packages = str | os.PathLike[str] | None
 Network = Literal["none", "host"]
 SPARE_TASKS: Final = 16
 """Above a limit of processes, so that the meter sees it passed and the kernel stops what outruns it."""
 MOST_PLANS: Final = 16
+MOST_PROTECTED: Final = 1000
+"""Names in a working directory, each of which takes a mount."""
 BACKENDS: Final = ("native", "landlock")
+NETWORKS: Final = ("none", "host")
 
 
 @functools.lru_cache(maxsize=1)
@@ -91,6 +95,7 @@ class Wanted:
     network: Network = "none"
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     mounts: tuple[tuple[str, str, bool], ...] = ()
     limits: Limits = field(default_factory=Limits)
     backend: str = "auto"
@@ -125,9 +130,9 @@ class _Plans:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[bytes, tuple[int, Receipt]] = OrderedDict()
+        self._known: OrderedDict[str, tuple[int, Receipt]] = OrderedDict()
 
-    def get(self, key: bytes | None, make: Callable[[], tuple[bytes, Receipt]]) -> tuple[int, Receipt]:
+    def get(self, key: str | None, make: Callable[[], tuple[bytes, Receipt]]) -> tuple[int, Receipt]:
         """Return a descriptor, the caller's to close, and the receipt; None: nothing will ask for the same again."""
         if key is None:
             encoded, receipt = make()
@@ -160,13 +165,25 @@ if hasattr(os, "register_at_fork"):
 
 
 def protected_names(directory: str) -> list[str]:
-    """Return what lies in a directory that the user's own tools would execute, links left out: environments as well."""
+    """Return what lies in a directory that the user's own tools would execute, links left out: environments as well.
+
+    Raises:
+        UsageError: there is more of it than can be mounted in good time: an earlier run may have made it.
+    """
     with os.scandir(directory) as entries:
         known = (e for e in entries if not e.is_symlink())
-        return sorted(e.name for e in known if is_protected_name(e.name) or os.path.lexists(f"{e.path}/pyvenv.cfg"))
+        found = sorted(e.name for e in known if is_protected_name(e.name) or os.path.lexists(f"{e.path}/pyvenv.cfg"))
+    if len(found) > MOST_PROTECTED:
+        raise UsageError(
+            f"cannot use {directory} as the working directory: more than {MOST_PROTECTED} names in it are protected",
+            hint=f"{found[0]} is one of them; take another directory, or capture its changes",
+        )
+    return found
 
 
-def _policy(wanted: Wanted, environment: Environment, scratch: str | None, tier: Tier) -> Policy:
+def _policy(
+    wanted: Wanted, environment: Environment, scratch: str | None, tier: Tier, protected: Iterable[str]
+) -> Policy:
     words = [*environment.mounts]
     write = list(wanted.write)
     read = list(wanted.read)
@@ -176,9 +193,8 @@ def _policy(wanted: Wanted, environment: Environment, scratch: str | None, tier:
         else:
             option = "--bind" if wanted.workdir_access == "write" else "--ro-bind"
             words += [option, wanted.workdir, wanted.mount_point]
-    if tier is Tier.NAMESPACES and wanted.workdir is not None and not wanted.capture:
-        for name in protected_names(wanted.workdir):
-            words += ["--ro-bind", f"{wanted.workdir}/{name}", f"{wanted.mount_point}/{name}"]
+    for name in protected:
+        words += ["--ro-bind", f"{wanted.workdir}/{name}", f"{wanted.mount_point}/{name}"]
     for source, target, writable in wanted.mounts:
         words += ["--bind" if writable else "--ro-bind", source, check_path(target, key="mounts")]
     if scratch is not None:
@@ -195,8 +211,8 @@ def _policy(wanted: Wanted, environment: Environment, scratch: str | None, tier:
     )
     document: dict[str, Any] = {
         "venv_root": CELL_ROOT, "preset": "strict", "network": wanted.network, "allowed_paths": sorted(set(write)),
-        "read_only_paths": sorted(set(read)), "bwrap_arguments": words, "allow_degraded": list(wanted.allow_degraded),
-        "limits": msgspec.to_builtins(kernel),
+        "read_only_paths": sorted(set(read)), "hidden_paths": sorted(set(wanted.hidden)), "bwrap_arguments": words,
+        "allow_degraded": list(wanted.allow_degraded), "limits": msgspec.to_builtins(kernel),
     }  # fmt: skip
     return msgspec.convert(document, Policy)
 
@@ -213,6 +229,7 @@ def prepare(wanted: Wanted, variables: Mapping[str, str]) -> Prepared:
     Raises:
         VsboxError: it cannot be done here, or not as asked.
     """
+    _check(wanted)
     tier = choose_tier(wanted.backend, machine_facts())
     environment = find_environment(wanted.packages, tier, grants_to_write(wanted))
     stack = contextlib.ExitStack()
@@ -221,6 +238,22 @@ def prepare(wanted: Wanted, variables: Mapping[str, str]) -> Prepared:
     except BaseException:
         stack.close()
         raise
+
+
+def _check(wanted: Wanted) -> None:
+    if wanted.network not in NETWORKS:
+        raise UsageError(f"bad network {wanted.network!r}", hint=", ".join(NETWORKS))
+    for name in wanted.allow_degraded:
+        if name not in list(Aspect):
+            raise UsageError(f"no aspect {name!r} in allow_degraded", hint=", ".join(aspect.value for aspect in Aspect))
+    point = text_of("mount_point", wanted.mount_point)
+    if point[:1] != "/" or point[1:2] in {"", "/"} or os.path.normpath(point) != point:
+        raise UsageError(f"bad mount_point {point!r}: it is no absolute path without '.', '..', '//' and a final '/'")
+    if wanted.cwd is not None:
+        text_of("cwd", wanted.cwd)
+    for path in wanted.hidden if wanted.capture and wanted.workdir is not None else ():
+        if is_below(path, wanted.workdir or ""):
+            raise UsageError(f"cannot hide {path}: it is in the directory whose changes are kept apart")
 
 
 def _prepare(
@@ -233,7 +266,9 @@ def _prepare(
         wanted, source = _without_namespaces(wanted, scratch), None if wanted.capture else source
     original = _original(asked, scratch, stack)
     workdir, capture = wanted.mount_point, wanted.capture
-    policy = _policy(wanted, environment, scratch, tier)
+    protects = namespaces and wanted.workdir is not None and not capture
+    protected = protected_names(wanted.workdir or "") if protects else []
+    policy = _policy(wanted, environment, scratch, tier, protected)
     cell = Cell(
         environment.interpreter,
         workdir=workdir,
@@ -244,22 +279,26 @@ def _prepare(
         disk_bytes=wanted.limits.disk_bytes,
         waits=wanted.waits,
     )
-    key = msgspec.json.encode((tier.value, policy, cell)) if scratch is None else None
+    below = (f"{source}/{name}" for name in protected)
+    mounted = (*(mount[0] for mount in wanted.mounts), *environment.mounts[1:])
+    named = (*policy.allowed_paths, *policy.read_only_paths, *policy.hidden_paths)
+    seen = {path: look_at(path) for path in (*named, *below, *mounted, *filter(None, (source, scratch)))}
+    key = repr((tier, policy, cell, seen)) if scratch is None else None
 
     def make() -> tuple[bytes, Receipt]:
-        named = (*policy.allowed_paths, *policy.read_only_paths, *environment.interpreter.trees)
-        below = () if source is None else tuple(f"{source}/{name}" for name in protected_names(source))
-        mounted = (*(mount[0] for mount in wanted.mounts), *environment.mounts[1:])
-        sources = (*below, *mounted, *filter(None, (source, scratch)))
-        plan = compile_cell(policy, cell, facts_for((*named, *environment.interpreter.libraries, *sources)), tier)
+        interpreter = environment.interpreter
+        facts = facts_for((*interpreter.trees, *interpreter.libraries))
+        facts = msgspec.structs.replace(facts, paths=facts.paths | seen)
+        plan = compile_cell(policy, cell, facts, tier)
         return encode(plan.steps), plan.receipt
 
     descriptor, receipt = PLANS.get(key, make)
     stack.callback(os.close, descriptor)
     remember_written(grants_to_write(wanted))
     group = _group(wanted.limits, namespaces=namespaces)
+    stack.callback(group.close)
     home = HOME if namespaces else f"{scratch}/home"
-    exports = (1 + (source is None) + capture) if namespaces else 0
+    exports = len(cell.exported) + capture if namespaces else 0
     on_host = None if capture or (namespaces and source is None) else source or workdir
     return Prepared(
         descriptor, receipt, tier, environment, _variables(environment, home, namespaces=namespaces, asked=variables),
@@ -359,8 +398,10 @@ def start(
 
 
 def watch_private_areas(running: Running, disk_bytes: int) -> None:
-    """Look at the file systems that the launcher handed over: their size is the limit."""
-    areas = (*running.directories, *(() if running.changes is None else (running.changes,)))
+    """Look at the file systems that the launcher handed over: their size is the limit; another is the host's."""
+    own = -(-disk_bytes // PAGE)
+    handed = (*running.directories, *(() if running.changes is None else (running.changes,)))
+    areas = [area for area in handed if os.statvfs(area).f_blocks == own]  # type: ignore[attr-defined,unused-ignore]
 
     def look() -> tuple[float, float]:
         worst = 0.0

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from vsbox.launch import cell, paths
+from vsbox.launch.arguments import check_timeout
 from vsbox.launch.process import End, Running
 from vsbox.policy.grants import is_below
 
@@ -52,6 +53,7 @@ def run_python(arguments: Sequence[str], wanted: cell.Wanted, *, timeout: float 
     Security: as for :func:`vsbox.run`. What the standard streams are, the code inside may read or write; output is not
     counted.
     """
+    check_timeout(timeout)
     words = list(arguments)
     index = find_script(words)
     if index is not None:

@@ -17,16 +17,17 @@ from typing import Final
 import msgspec
 
 from vsbox.errors import UsageError
+from vsbox.launch.arguments import MOST_SECONDS, items_of
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a run may use; None: no limit. Sizes in bytes, times in seconds.
 
     ``cpu_seconds``, ``memory_bytes`` (resident), ``processes`` (with threads), ``output_bytes`` (standard output and
-    error together) and ``disk_bytes`` (the private working directory and ``/tmp``, each) count all processes together,
-    ``open_files`` and ``file_bytes`` each. ``idle_seconds``: nothing written and no processor time used for so long.
-    ``required`` names limits that must be exact: enforced by the kernel for all processes together, where the machine
-    offers that, or the run is refused.
+    error together) and ``disk_bytes`` (each private area: working directory, ``/tmp``, ``/var/tmp``, ``/dev/shm``)
+    count all processes together, ``open_files`` and ``file_bytes`` each. ``idle_seconds``: nothing written and no
+    processor time used for so long. ``required`` names limits that must be exact: enforced by the kernel for all
+    processes together, where the machine offers that, or the run is refused.
     """
 
     cpu_seconds: float | None = None
@@ -45,24 +46,27 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Raises:
             UsageError: naming the field.
         """
-        for name, kind, least in FIELDS:
+        for name, kind, least, most in FIELDS:
             value = getattr(self, name)
             if value is None and name not in {"disk_bytes", "output_bytes"}:
                 continue
             is_number = isinstance(value, kind) and not isinstance(value, bool)
-            if not is_number or not value >= least or value == float("inf"):
-                raise UsageError(f"bad limit {name}: {value!r} is no number from {least} on")
-        for name in self.required:
-            if name not in {field for field, _, _ in FIELDS}:
-                raise UsageError(f"no limit {name!r}", hint=f"known: {', '.join(field for field, _, _ in FIELDS)}")
+            if not is_number or not least <= value <= most:
+                raise UsageError(f"bad limit {name}: {value!r} is no number from {least} to {most}")
+        known = [name for name, _, _, _ in FIELDS]
+        for name in items_of("required", self.required):
+            if name not in known:
+                raise UsageError(f"no limit {name!r}", hint=f"known: {', '.join(known)}")
             if getattr(self, name) is None:
                 raise UsageError(f"cannot require {name}: it is not set")
 
 
+MOST: Final = 1 << 62
+"""The kernel counts to 2**63, and some of it is to spare."""
 FIELDS: Final = (
-    ("cpu_seconds", (int, float), 0.001), ("idle_seconds", (int, float), 0.001), ("memory_bytes", int, 4096),
-    ("processes", int, 1), ("open_files", int, 1), ("file_bytes", int, 4096), ("disk_bytes", int, 4096),
-    ("output_bytes", int, 1),
+    ("cpu_seconds", (int, float), 0.001, MOST_SECONDS), ("idle_seconds", (int, float), 0.001, MOST_SECONDS),
+    ("memory_bytes", int, 4096, MOST), ("processes", int, 1, MOST), ("open_files", int, 1, MOST),
+    ("file_bytes", int, 4096, MOST), ("disk_bytes", int, 4096, MOST), ("output_bytes", int, 1, MOST),
 )  # fmt: skip
 WATCHED: Final = ("cpu_seconds", "idle_seconds")
 """Limits that nothing but looking at the processes can hold for all of them together."""

@@ -53,6 +53,11 @@ class Cell(msgspec.Struct, frozen=True):
         """Whether the working directory goes with the run."""
         return self.source is None
 
+    @property
+    def exported(self) -> tuple[str, ...]:
+        """The private areas, which are handed over in this order, where there are namespaces."""
+        return ("/tmp", *((self.workdir,) if self.has_private_workdir else ()), "/var/tmp", "/dev/shm")
+
 
 def compile_cell(policy: Policy, cell: Cell, facts: HostFacts, tier: Tier) -> Plan:
     """Compile a policy for one run on a machine.
@@ -87,9 +92,7 @@ def _head(c: Compilation, cell: Cell) -> Iterator[Step]:
     yield steps.Chdir(cell.cwd or cell.workdir)
     yield steps.Pass("*")
     if c.namespaces:
-        yield steps.Export("/tmp")
-        if cell.has_private_workdir:
-            yield steps.Export(cell.workdir)
+        yield from map(steps.Export, cell.exported)
     if cell.waits:
         yield steps.Wait()
 
@@ -109,9 +112,11 @@ def _root_steps(c: Compilation, cell: Cell) -> Iterator[Step]:
     yield steps.Directory("/run")
     if cell.has_private_workdir:
         yield steps.Tmpfs(cell.workdir, cell.disk_bytes, 0o755)
-    elif cell.access == "capture":
-        yield steps.Changes(cell.source or "", cell.workdir, cell.disk_bytes)
-    grants = grant_steps(c)
+    changes = _changes(cell)
+    if changes and cell.workdir != cell.source:
+        yield from changes.values()
+        changes = {}
+    grants = grant_steps(c, changes) | changes  # under its own name, a grant that holds it would cover it
     yield from mounts.own_root_steps(c.mapped, c.facts, frozenset(grants))
     for path in sorted(grants, key=lambda path: path.split("/")):
         yield grants[path]
@@ -119,6 +124,12 @@ def _root_steps(c: Compilation, cell: Cell) -> Iterator[Step]:
         yield steps.Loopback()
     yield steps.SealUserns()
     yield steps.Pivot()
+
+
+def _changes(cell: Cell) -> dict[str, Step]:
+    if cell.has_private_workdir or cell.access != "capture":
+        return {}
+    return {cell.workdir: steps.Changes(cell.source or "", cell.workdir, cell.disk_bytes)}
 
 
 def _landlock_steps(c: Compilation, cell: Cell) -> Iterator[Step]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Final
 
 import msgspec
@@ -103,19 +104,24 @@ def _step(mount: Mount, facts: HostFacts) -> Step:
 
 def own_root_steps(mapped: Mapped, facts: HostFacts, bound: frozenset[str]) -> Iterator[Step]:
     """Return the steps of what lies in the root itself, before anything of the host is mounted there."""
+    places = _places(mapped, bound)
     for mount in mapped.mounts:
-        if not _is_in_bound(mount, mapped, bound):
+        if not _is_below_any(mount.target, places):
             yield _step(mount, facts)
 
 
 def bound_steps(mapped: Mapped, facts: HostFacts, bound: frozenset[str]) -> dict[str, Step]:
     """Return the steps of what is mounted among the grants, by path: the most specific covers the less specific."""
-    return {mount.target: _step(mount, facts) for mount in mapped.mounts if _is_in_bound(mount, mapped, bound)}
+    places = _places(mapped, bound)
+    return {mount.target: _step(mount, facts) for mount in mapped.mounts if _is_below_any(mount.target, places)}
 
 
-def _is_in_bound(mount: Mount, mapped: Mapped, bound: frozenset[str]) -> bool:
-    places = bound | {other.target for other in mapped.mounts if other.kind == "bind"}
-    return any(is_below(mount.target, path) for path in places)
+def _places(mapped: Mapped, bound: frozenset[str]) -> frozenset[str]:
+    return bound | {other.target for other in mapped.mounts if other.kind == "bind"}
+
+
+def _is_below_any(path: str, places: frozenset[str]) -> bool:
+    return path in places or any(str(parent) in places for parent in PurePosixPath(path).parents)
 
 
 def rules(mapped: Mapped, facts: HostFacts) -> Iterator[tuple[str, int]]:

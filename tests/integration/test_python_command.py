@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +71,20 @@ def test_writing_takes_a_grant(run, person: Person, place: Path) -> None:
 
 
 @pytest.mark.parametrize("person", ["user"], indirect=True)
+def test_no_link_is_followed_where_code_inside_may_write(run, person: Person, place: Path) -> None:
+    secret = person.write(place / "secret", "kept")
+    work = person.directory("work")
+    (work / "data").symlink_to(secret)
+    (work / "prog.py").symlink_to(secret)
+    try:
+        for words in (("--read", work / "data", "-c", READ, secret), (work / "prog.py",)):
+            done = run("--workdir", work, *words)
+            assert done.returncode == 2, done.stderr
+            assert "code inside could have made" in done.stderr
+    finally:
+        shutil.rmtree(work)
+
+
 def test_limits_end_it_and_say_so(run) -> None:
     began = time.monotonic()
     done = run("--timeout", "0.5", "-c", "import time; time.sleep(60)")

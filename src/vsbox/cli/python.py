@@ -70,16 +70,17 @@ def python(arguments: tuple[str, ...], **options: Any) -> None:
     from vsbox.launch.cell import Wanted
     from vsbox.launch.foreground import run_python
     from vsbox.launch.limits import Limits
-    from vsbox.launch.paths import resolve
+    from vsbox.launch.paths import follow, resolve
 
     workdir = None if options["workdir"] is None else _directory(options["workdir"])
+    written = tuple(follow(path)[0] for path in (*filter(None, [workdir]), *options["write"]))
     wanted = Wanted(
         packages=options["packages"],
         workdir=workdir,
         mount_point=workdir or "/mnt",
         network=options["network"],
-        read=tuple(map(resolve, options["read"])),
-        write=tuple(map(resolve, options["write"])),
+        read=tuple(resolve(path, written) for path in options["read"]),
+        write=tuple(resolve(path, written) for path in options["write"]),
         limits=Limits(memory_bytes=options["memory"]),
         backend=options["backend"],
     )

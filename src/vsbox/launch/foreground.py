@@ -57,7 +57,7 @@ def run_python(arguments: Sequence[str], wanted: cell.Wanted, *, timeout: float 
     words = list(arguments)
     index = find_script(words)
     if index is not None:
-        words[index] = paths.resolve(words[index])
+        words[index] = paths.resolve(words[index], cell.grants_to_write(wanted))
         if not _is_visible(words[index], wanted):
             wanted = dataclasses.replace(wanted, read=(*wanted.read, words[index]))
     variables = {name: os.environ[name] for name in PASSED if name in os.environ}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from unit.machines import HOME, OWN, ROOT
-from vsbox.guard.propose import CREDENTIAL, Disk, Proposal, Proposer
+from vsbox.guard import propose as module
+from vsbox.guard.propose import CREDENTIAL, Disk, NotSeenError, Proposal, Proposer, names_below
 from vsbox.guard.records import NETWORK, Record
 
 DIRECTORIES = {
@@ -87,6 +92,18 @@ CREDENTIALS = (
     f"{HOME}/work/.env", "/etc/shadow", "/etc/shadow-", "/run/secrets/x", "/root/.ssh/id_rsa",
     "/home/other/.ssh/config",
     "/var/run/docker.sock", f"{HOME}/work/secrets/plain.txt", "/opt/app/api_token", f"{HOME}/.docker/config.json",
+    f"{HOME}/.Xauthority", f"{HOME}/work/token.json", f"{HOME}/work/GitHub_Token.txt", f"{HOME}/work/tokens.json",
+    f"{HOME}/work/client_secret_12.json", f"{HOME}/work/service-account-prod.json", f"{HOME}/work/my_secret.txt",
+    f"{HOME}/work/api_key.txt", f"{HOME}/work/prod.env", f"{HOME}/work/.env.local", f"{HOME}/work/.envrc",
+    f"{HOME}/work/kubeconfig", f"{HOME}/work/a.gpg", f"{HOME}/work/a.asc", f"{HOME}/work/a.PPK",
+    f"{HOME}/work/a.keytab",
+    f"{HOME}/work/Server.PEM", f"{HOME}/.config/hcloud/cli.toml", f"{HOME}/.config/ngrok/ngrok.yml",
+    f"{HOME}/.config/github-copilot/hosts.json", f"{HOME}/.config/scw/config.yaml", f"{HOME}/.config/1Password/x",
+    f"{HOME}/.config/Code/User/globalStorage/state.vscdb", f"{HOME}/.config/wireguard/wg0.conf",
+    f"{HOME}/.config/filezilla/sitemanager.xml", f"{HOME}/.local/share/python_keyring/keyring_pass.cfg",
+    f"{HOME}/.local/share/gnupg/x", f"{HOME}/.local/share/TelegramDesktop/tdata/x", f"{HOME}/.local/share/pass/a",
+    f"{HOME}/.password-store/a", f"{HOME}/.fly/config.yml", f"{HOME}/.vault_pass.txt", f"{HOME}/.msmtprc",
+    f"{HOME}/.pgpass", f"{HOME}/.SSH/config", "/srv/my-packages/id_rsa",
 )  # fmt: skip
 
 
@@ -105,7 +122,11 @@ def test_a_directory_that_holds_a_credential_is_not_proposed_as_a_whole() -> Non
     assert all(item.value != HOME for item in below_home.items)
 
 
-NAMES_THAT_ONLY_SOUND = ("tokenizer.json", "tokenization.py", "keyboard", "monkey.txt", "keys.csv")
+NAMES_THAT_ONLY_SOUND = (
+    "tokenizer.json", "tokenizer_config.json", "tokenization.py", "keyboard", "monkey.txt", "keys.csv", "tokens.py",
+    "special_tokens_map.json", "added_tokens.json", "train_tokens.npy", "environment.yml", "environ.csv", "env.txt",
+    "lib/site-packages/secretstorage/x", "lib/site-packages/certifi/cacert.pem", "lib/dist-packages/jose/secrets/a",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES_THAT_ONLY_SOUND)
@@ -194,3 +215,36 @@ def test_a_name_that_cannot_be_shown_is_not_proposed(name: str) -> None:
 
 def test_sockets_are_not_proposed() -> None:
     assert not propose(("connect", "/srv/app/agent.sock")).items
+
+
+def test_looking_through_says_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("my-packages/id_rsa", "lib/site-packages/certifi/cacert.pem", "a", "b"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = {os.path.relpath(path, tmp_path) for path in names_below(str(tmp_path))}
+    assert found == {"my-packages", "my-packages/id_rsa", "lib", "lib/site-packages", "a", "b"}
+    monkeypatch.setattr(module, "MOST_LOOKED_AT", 5)
+    with pytest.raises(NotSeenError, match="more than 5"):
+        list(names_below(str(tmp_path)))
+    monkeypatch.setattr(module, "MOST_LOOKED_AT", 100)
+
+    def refuse(path: str) -> Any:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(NotSeenError, match="cannot be read"):
+        list(names_below(str(tmp_path)))
+
+
+def unseen(path: str) -> Iterator[str]:
+    yield f"{path}/a"
+    raise NotSeenError("it holds more than 3 files")
+
+
+def test_what_was_not_looked_through_is_not_proposed_as_a_whole() -> None:
+    proposer = Proposer(ROOT, HOME, (OWN,), dataclasses.replace(disk(), below=unseen))
+    listed = proposer.propose([record("list", "/opt/data"), record("create", f"{HOME}/work/a")])
+    assert not listed.items
+    assert all("not looked through to its end: it holds more than 3" in entry.reason for entry in listed.refused)
+    merged = proposer.propose(record("read", f"/opt/data/{n}") for n in "abc")
+    assert lines(merged) == [("read_only_paths", f"/opt/data/{n}") for n in "abc"]

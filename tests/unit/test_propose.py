@@ -20,13 +20,14 @@ DIRECTORIES = {
     "/opt/data", "/srv/models",
 }  # fmt: skip
 MISSING = {"/gone", "/gone/file"}
+MARKS = ("/pyvenv.cfg", "/conda-meta", "/sandbox.json", "/sandbox/exec", "/HEAD")
 LINKS = {f"{HOME}/link": "/srv/models"}
 
 
 def disk() -> Disk:
     return Disk(
         is_directory=lambda path: path in DIRECTORIES,
-        exists=lambda path: path not in MISSING,
+        exists=lambda path: path not in MISSING and not path.endswith(MARKS),
         real=lambda path: LINKS.get(path, path),
     )
 
@@ -196,7 +197,7 @@ def test_a_directory_is_looked_through_before_it_is_proposed() -> None:
     held = {"/opt/data": ["/opt/data/a", "/opt/data/deep/id_rsa"], f"{HOME}/photos": [f"{HOME}/photos/secrets.py"]}
     looked = Disk(
         is_directory=lambda path: path in DIRECTORIES,
-        exists=lambda path: path not in MISSING and "/.config/" not in path,
+        exists=lambda path: path not in MISSING and "/.config/" not in path and not path.endswith(MARKS),
         real=lambda path: path,
         below=lambda path: held.get(path, ()),
     )
@@ -248,3 +249,60 @@ def test_what_was_not_looked_through_is_not_proposed_as_a_whole() -> None:
     assert all("not looked through to its end: it holds more than 3" in entry.reason for entry in listed.refused)
     merged = proposer.propose(record("read", f"/opt/data/{n}") for n in "abc")
     assert lines(merged) == [("read_only_paths", f"/opt/data/{n}") for n in "abc"]
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Path:
+    """A home with a box, environments and repositories beside data."""
+    home = Path(os.path.realpath(tmp_path)) / "home"
+    for name in (
+        "victim/sandbox/exec", "victim/bin/python", "victim/home/x", "half/sandbox/sandbox.json", "venvx/pyvenv.cfg",
+        "venvx/bin/activate", "venvx/lib/site-packages/a.py", "conda/conda-meta/history", "conda/bin/python",
+        "repo/.git/config", "repo/out/x", "bare/HEAD", "bare/objects/x", "bare/refs/x", "bare/hooks/post-update",
+        "boxes/deep/victim/sandbox/exec", "envs/py/pyvenv.cfg", "src/deep/repo/.git/HEAD", "bares/a/HEAD",
+        "bares/a/objects/x", "bares/a/refs/x", "plain/sub/x", "lib/site-packages/x.pth", "hooked/.envrc",
+        ".cache/tool/envs/py/pyvenv.cfg", ".cache/tool/data/x", "head/HEAD", "own/sandbox/exec",
+    ):  # fmt: skip
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).touch()
+    return home
+
+
+EXECUTED = (
+    ("write", "victim/bin/python"), ("create", "victim/bin/new"), ("write", "victim/sandbox/sandbox.json"),
+    ("write", "victim/home/x"), ("create", "victim/new"), ("create", "half/new"), ("create", "venvx/new"),
+    ("write", "venvx/bin/activate"), ("create", "venvx/bin/new"), ("create", "venvx/lib/site-packages/x.pth"),
+    ("write", "venvx/lib/site-packages/a.py"), ("write", "conda/bin/python"), ("create", "repo/new"),
+    ("write", "repo/.git/config"), ("create", "bare/hooks/post-commit"), ("write", "bare/hooks/post-update"),
+    ("create", "boxes/new"), ("create", "boxes/deep/new"), ("create", "envs/new"), ("create", "src/new"),
+    ("create", "bares/new"), ("create", "lib/new"), ("write", "lib/site-packages/x.pth"), ("create", "hooked/new"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("operation", "target"), EXECUTED)
+def test_what_is_executed_outside_is_never_proposed_for_writing(person: Path, operation: str, target: str) -> None:
+    found = Proposer(str(person / "own"), str(person)).propose([record(operation, str(person / target))])
+    assert not found.items
+    assert "execute" in found.refused[0].reason
+
+
+HARMLESS = {
+    "a part of a repository": (("create", "repo/out/new"), "repo/out"),
+    "a file of it": (("write", "repo/out/x"), "repo/out/x"),
+    "data": (("create", "plain/new"), "plain"),
+    "what only has the name": (("create", "head/new"), "head"),
+    "the part of a cache without environments": (("create", ".cache/tool/data/new"), ".cache/tool/data"),
+}
+
+
+@pytest.mark.parametrize(("denied", "proposed"), HARMLESS.values(), ids=HARMLESS)
+def test_what_is_harmless_beside_it_is(person: Path, denied: tuple[str, str], proposed: str) -> None:
+    found = Proposer(str(person / "own"), str(person)).propose([record(denied[0], str(person / denied[1]))])
+    assert lines(found) == [("allowed_paths", str(person / proposed))]
+
+
+def test_what_was_not_looked_through_is_not_proposed_for_writing(person: Path) -> None:
+    looked = Disk(below=unseen)
+    found = Proposer(str(person / "own"), str(person), disk=looked).propose([record("create", f"{person}/plain/new")])
+    assert not found.items
+    assert "not looked through" in found.refused[0].reason

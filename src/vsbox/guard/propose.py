@@ -31,6 +31,18 @@ OF_THE_SYSTEM: Final = (
     "/gnu", "/dev", "/proc", "/sys", "/var/lib", "/var/spool", "/var/run", "/var/cron", "/var/mail", "/var/www",
 )  # fmt: skip
 """Where programs, services and their settings are: nothing there is proposed for writing."""
+EXECUTED: Final = (
+    (("pyvenv.cfg",), "an environment"),
+    (("conda-meta",), "an environment"),
+    (("sandbox/sandbox.json",), "a box"),
+    (("sandbox/exec",), "a box"),
+    (("HEAD", "objects", "refs"), "a repository"),
+    (("HEAD", "commondir"), "a repository"),
+)
+"""What a directory holds that is one of these, as ``native/project_scan.c`` finds them in a project: only there are
+they kept read-only at each start, and without namespaces not all of that is. So no directory with one is proposed."""
+MARKING: Final = frozenset({"pyvenv.cfg", "conda-meta", "sandbox", "HEAD"})
+"""One name of each, by which it is noticed."""
 MOST_LOOKED_AT: Final = 50_000
 """Entries of a directory that is to be proposed; one that holds more is not."""
 OF_ONE_PROGRAM: Final = (".cache", ".config", ".local/share", ".local/state", ".local/lib")
@@ -222,12 +234,36 @@ class Proposer:
             return "too broad: it holds much else of its owner's"
         if any(is_protected_name(part) for part in value[len(home) :].split("/") if part):
             return "your own tools would execute it"
+        above = next(filter(None, map(self._executed_in, [value, *reversed(parents(value))])), "")
+        if above:
+            return above
         rest = value[len(home) + 1 :] if home else ""
         kept = [place for place in MADE_BY_PROGRAMS if is_below(rest, place) and rest != place]
         program = rest[len(kept[0]) + 1 :].split("/", maxsplit=1)[0] if kept else ""
         if home and rest.startswith(".") and (not kept or program in OF_TOOLS):
             return "your own tools take settings and programs from there"
+        return self._executed_below(value)
+
+    def _executed_in(self, directory: str) -> str:
+        """Say what the user's tools execute in a directory that is a box, an environment or a bare repository."""
+        if directory.rpartition("/")[2].lower() in PACKAGES:
+            return f"{directory} holds installed packages, which are executed outside"
+        for marks, what in EXECUTED:
+            if all(self.disk.exists(f"{directory.rstrip('/')}/{mark}") for mark in marks):
+                return f"{directory} is {what}, whose files are executed outside"
         return ""
+
+    def _executed_below(self, directory: str) -> str:
+        """Say what the user's tools would execute below a directory, or that not all was seen."""
+        if not self.disk.is_directory(directory):
+            return ""
+        return self._found_below(directory, self._is_executed, "it holds what your own tools would execute")
+
+    def _is_executed(self, path: str) -> bool:
+        directory, _, name = path.rpartition("/")
+        if is_protected_name(name) or name.lower() in PACKAGES:
+            return True
+        return name in MARKING and bool(self._executed_in(directory))
 
     def _home_of(self, path: str) -> str:
         """Return whose home a path is in, or "" for none."""

@@ -143,6 +143,8 @@ REFUSED = {
     "the box": ("write", f"{ROOT}/lib/x.py", "the box itself"),
     "vsbox itself": ("write", f"{OWN}/lib/x.py", "what runs outside"),
     "through a link": ("list", f"{HOME}/link", "symbolic link to /srv/models"),
+    "another process": ("read", "/proc/7/environ", "the kernel's own"),
+    "a setting of the kernel": ("write", "/proc/sys/kernel/core_pattern", "the kernel's own"),
     "what is gone": ("read", "/gone", "does not exist"),
     "an abstract socket": ("connect", "@name", "cannot be granted"),
 }

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -356,6 +359,71 @@ def test_without_namespaces_looking_is_free(tmp_path: Path) -> None:
     of = judge(tmp_path, "landlock")
     assert verdict(of, "look", tmp_path / "secret" / "file") == "quiet"
     assert verdict(of, "read", tmp_path / "secret" / "file") == "denied"
+
+
+KERNEL = Path("/proc/sys/kernel/core_pattern")
+
+
+def logging(tmp_path: Path, tier: str = "none") -> Judge:
+    of = judge(tmp_path, tier)
+    places = {"read": ("/proc", "/sys/devices/system"), "write": ("/dev/null", "/dev/shm"), "records": ("/r/.notes",)}
+    return Judge({**of.config, **places})
+
+
+@pytest.fixture
+def other() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of nobody's run."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        yield process
+        process.kill()
+
+
+def test_the_kernels_files_are_told_of_where_they_are_not_the_sandboxs_own(
+    tmp_path: Path, other: subprocess.Popen[bytes]
+) -> None:
+    of = logging(tmp_path)
+    assert of.judge("read", f"/proc/{other.pid}/environ", os.getpid() + 10**6).denied
+    assert of.judge("list", f"/proc/{other.pid}/task/{other.pid}/fd", 5).denied
+    assert verdict(of, "read", f"/proc/{other.pid}/stat") == "quiet"
+    assert verdict(of, "read", "/proc/meminfo") == "quiet"
+    assert verdict(of, "write", "/dev/null") == "quiet"
+    changeable = "denied" if os.access(KERNEL, os.W_OK) else "quiet"
+    assert verdict(of, "write", KERNEL) == changeable
+    assert verdict(logging(tmp_path, "namespaces"), "write", KERNEL) == changeable
+    assert verdict(of, "read", "/sys/kernel/notes") == ("denied" if os.access("/sys/kernel/notes", 4) else "quiet")
+
+
+def test_with_namespaces_the_kernels_files_are_the_sandboxs_own(
+    tmp_path: Path, other: subprocess.Popen[bytes]
+) -> None:
+    of = logging(tmp_path, "namespaces")
+    for path in (f"/proc/{other.pid}/environ", "/proc/meminfo", "/sys/kernel/notes", "/dev/shm/x", "/dev/pts/0"):
+        assert verdict(of, "read", path) == "quiet"
+    assert verdict(of, "write", "/dev/shm/x") == "quiet"
+
+
+def test_a_process_of_the_run_is_its_own(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
+    of = logging(tmp_path)
+    assert not of.judge("read", f"/proc/{os.getpid()}/environ", os.getpid()).denied
+    assert not of.judge("read", f"/proc/{other.pid}/environ", os.getpid()).denied, "a child"
+    assert not of.judge("write", f"/proc/{os.getpid()}/comm", os.getpid()).denied
+    assert not of.judge("write", "/proc/self/comm", os.getpid()).denied
+
+
+def test_shared_memory_that_was_there_is_somebody_elses(tmp_path: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as there:
+        of = logging(tmp_path)
+        assert of.judge("write", there.name).denied
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as made:
+        assert verdict(of, "write", made.name) == "quiet"
+
+
+def test_only_the_notes_themselves_are_nobodys_matter(tmp_path: Path) -> None:
+    secret = tmp_path / "secret" / "a.vsbox-denied.jsonl"
+    of = logging(tmp_path)
+    secret.touch()
+    assert verdict(of, "read", secret) == "denied"
+    assert verdict(of, "write", "/r/.notes") == "quiet"
 
 
 def test_networks(tmp_path: Path) -> None:

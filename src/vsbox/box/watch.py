@@ -94,7 +94,7 @@ class Watch:
             self._attribution.hear(event)
             return
         owner = self._attribution.owner_of(event)
-        verdict = self._judge.judge(event.operation, event.target)
+        verdict = self._judge.judge(event.operation, event.target, event.pid)
         if not verdict.kept:
             return
         key = (event.pid, KIND_OF_OPERATION.get(event.operation, event.operation), event.target)

@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from vsbox.guard import credentials
 from vsbox.guard.credentials import PACKAGES, SOURCES
-from vsbox.guard.judge import parents
+from vsbox.guard.judge import OF_THE_KERNEL, parents
 from vsbox.guard.records import CONTENT, NETWORK, READING, Record
 from vsbox.plan.project import is_protected_name
 from vsbox.policy.grants import is_below
@@ -202,6 +202,8 @@ class Proposer:
                 if key == "allowed_paths"
                 else "the outside half of the box"
             )
+        if any(is_below(value, place) for place in OF_THE_KERNEL):
+            return "the kernel's own, of which the sandbox has its part"
         if not value.isprintable():
             return "its name cannot be shown as it is"
         if any(is_below(value, place) for place in self.hidden):

@@ -111,7 +111,7 @@ def test_a_line_that_is_no_note_is_counted(noted: Box, text: str) -> None:
     note(noted, {}, text, {"time": 3})
     found = json.loads(report(noted, "--json"))
     assert (len(found["records"]), found["unreadable"]) == (2, 1)
-    assert "none: 1" in noted.person.vsbox("report", noted.root).stderr
+    assert "that are none: 1" in noted.person.vsbox("report", noted.root).stderr
 
 
 def test_notes_that_are_full(noted: Box) -> None:

@@ -15,12 +15,13 @@ import pytest
 
 from unit.machines import CONFINING, DATA, HOME, ROOT, box, debian, machine, policy
 from vsbox.box.layout import Layout
-from vsbox.box.runs import Head, Writer, load_run
+from vsbox.box.runs import Head, Writer, load_run, load_runs
 from vsbox.box.watch import Watch
-from vsbox.errors import CannotEnforceError, PolicyError
+from vsbox.errors import BoxError, CannotEnforceError, PolicyError
 from vsbox.guard.attribution import Attribution, Distributions
 from vsbox.guard.events import HIDES, NOTE_PREFIX, Owner, Spawn, Touch, decode
 from vsbox.guard.judge import Judge
+from vsbox.guard.records import Record
 from vsbox.plan import steps
 from vsbox.plan.compile import compile_plan
 from vsbox.plan.guard import guard_config
@@ -288,6 +289,46 @@ def test_a_library_on_the_stack_is_nearer_than_the_parent(environment: Path) -> 
     found = attribution(environment)
     owner = found.owner_of(touch(5, library="/env/lib/site-packages/evil/_native.so"))
     assert (owner.distribution, owner.where) == ("evil-thing 1.0", "/env/lib/site-packages/evil/_native.so")
+
+
+def test_forged_names_make_no_record_that_cannot_be_read(environment: Path) -> None:
+    """Fifty names in a note, and one more by the library on the stack."""
+    found = attribution(environment)
+    found.hear(Spawn(5, Owner("n0", "", tuple(f"n{number}" for number in range(50)))))
+    owner = found.owner_of(touch(6, 5, library="/env/lib/site-packages/evil/_native.so"))
+    assert owner.chain[:2] == ("evil-thing 1.0", "n0")
+    (environment / "box" / "sandbox").mkdir(parents=True)
+    writer = Writer(Layout(environment / "box"), Head(0, "c", "enforce", "x"))
+    record = dict.fromkeys(("operation", "target", "distribution", "where", "program", "rule", "allow", "layer"), "")
+    writer.add(Record(time=1, pid=1, verdict="denied", chain=owner.chain, **record))
+    kept = load_run(writer.path)
+    assert kept is not None
+    assert len(kept.records) == 1
+
+
+LATER = b'{"kind": "run", "started": 1e300, "command": "c", "mode": "log"}'
+HEADS = (b"\xff", b"", b'{"kind": "run"}', LATER, b"\xff\n")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_damaged_report_is_told_of(tmp_path: Path, head: bytes) -> None:
+    (tmp_path / "sandbox" / "runs").mkdir(parents=True)
+    layout = Layout(tmp_path)
+    writer = Writer(layout, Head(0, "c", "enforce", "x"))
+    with writer.path.open("ab") as file:
+        file.write(b'{"time": 1}\n\xff\n{"time": 1, "ta')
+    damaged = layout.runs / "2.jsonl"
+    damaged.write_bytes(head)
+    runs, none = load_runs(layout)
+    assert [(run.name, run.unreadable) for run in runs] == [(writer.path.stem, 2)]
+    assert none == (damaged,)
+
+
+def test_reports_that_cannot_be_listed_are_told_of(tmp_path: Path) -> None:
+    (tmp_path / "sandbox").mkdir()
+    (tmp_path / "sandbox" / "runs").touch()
+    with pytest.raises(BoxError, match="cannot read the reports"):
+        load_runs(Layout(tmp_path))
 
 
 def test_records_are_read_through_no_link(environment: Path, tmp_path: Path) -> None:

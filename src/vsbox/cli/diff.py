@@ -151,8 +151,10 @@ def _observe(place: Path, requirement: Requirement, words: tuple[str, ...], pyth
 
 def _run(layout: Layout, argv: tuple[str, ...], work: Path) -> tuple[int, list[Any]]:
     from vsbox.box.runs import watched
+    from vsbox.cli.learn import warn_of_unreadable
 
     status, runs = watched(layout, argv, mode="1", cwd=work, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())
+    warn_of_unreadable(runs)
     return status, [record for run in runs for record in run.records]
 
 

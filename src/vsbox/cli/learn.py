@@ -12,6 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from vsbox.box.layout import Layout
+    from vsbox.box.runs import Run
     from vsbox.guard.propose import Item, Proposal, Refused
     from vsbox.policy.model import Policy
 
@@ -81,9 +82,17 @@ def _watch(layout: Layout, words: Sequence[str], *, preview: bool) -> tuple[int,
 
     status, runs = watched(layout, words, mode="preview" if preview else "1")
     denied = [record for run in runs for record in run.records if record.verdict != "allowed"]
+    warn_of_unreadable(runs)
     hidden = load_policy(layout).hidden_paths
     proposer = Proposer(str(layout.root), user_home(), own_paths(), hidden=hidden, commands=_commands())
     return status, proposer.propose(denied)
+
+
+def warn_of_unreadable(runs: Sequence[Run]) -> None:
+    """Say that a report is not all that there was."""
+    unreadable = sum(run.unreadable for run in runs)
+    if unreadable:
+        click.echo(f"vsbox: lines of the report that are none: {unreadable}; what they said is not known", err=True)
 
 
 def _commands() -> tuple[str, ...]:

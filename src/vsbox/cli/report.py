@@ -66,7 +66,8 @@ def _print_touched(records: Iterable[Record]) -> None:
 def _merge(notes: Records, runs: tuple[Run, ...]) -> Records:
     """Return everything in the order in which it happened."""
     every = [*notes.records, *(record for run in runs for record in run.records)]
-    return Records(tuple(sorted(every, key=lambda record: record.time)), notes.unreadable)
+    unreadable = notes.unreadable + sum(run.unreadable for run in runs)
+    return Records(tuple(sorted(every, key=lambda record: record.time)), unreadable)
 
 
 def _as_json(layout: Layout, found: Records, runs: tuple[Run, ...]) -> dict[str, object]:
@@ -98,7 +99,7 @@ def report(directory: str, *, last: bool, as_json: bool, html: str | None, clear
     kernel saw, of every program, where code inside cannot reach; then what was allowed is shown as well.
     """
     layout = open_box(directory)
-    runs = tuple(load_runs(layout))
+    runs, damaged = load_runs(layout)
     runs = runs[-1:] if last else runs
     found = _merge(Records((), 0) if last else read_records(_places(layout)), runs)
     if html is not None:
@@ -114,12 +115,14 @@ def report(directory: str, *, last: bool, as_json: bool, html: str | None, clear
     else:
         _print(found, str(layout.root))
     if found.unreadable and not as_json:
-        click.echo(f"vsbox: lines of the notes that are none: {found.unreadable}", err=True)
+        click.echo(f"vsbox: lines that are none: {found.unreadable}; what they said is not shown", err=True)
+    for path in damaged:
+        click.echo(f"vsbox: {printable(str(path))} is no report: its first line cannot be read", err=True)
     if any(is_full(place) for place in _places(layout)):
         click.echo(f"vsbox: the notes are full, nothing is added\n       vsbox report --clear {directory}", err=True)
     if clear:
         shown = [layout.runs / f"{run.name}.jsonl" for run in runs]
-        forget(shown if last else (*_places(layout), *shown))
+        forget(shown if last else (*_places(layout), *shown, *damaged))
 
 
 def _print(found: Records, box: str) -> None:

@@ -28,6 +28,9 @@ MOST_RECORDS: Final = 20_000
 LATEST: Final = 4_102_444_800.0
 """The year 2100: what says it is from later than that was made up, and no calendar can show it."""
 
+MOST_NAMES: Final = 50
+"""Of a chain; whoever writes a record cuts it to that, or the record could not be read again."""
+
 Verdict = Literal["denied", "would deny", "allowed"]
 Short = Annotated[str, msgspec.Meta(max_length=200)]
 Long = Annotated[str, msgspec.Meta(max_length=8200)]
@@ -45,7 +48,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time: Annotated[float, msgspec.Meta(ge=0, le=LATEST)]
     pid: int
     verdict: Verdict
-    chain: Annotated[tuple[Short, ...], msgspec.Meta(max_length=50)]
+    chain: Annotated[tuple[Short, ...], msgspec.Meta(max_length=MOST_NAMES)]
     operation: Short
     target: Long
     distribution: Short
@@ -90,7 +93,8 @@ def _lines(path: Path) -> Iterator[bytes]:
     yield from (read_regular(path, MOST_BYTES) or b"").splitlines()
 
 
-def _decode(line: bytes) -> Record | None:
+def decode_record(line: bytes) -> Record | None:
+    """Return the record that a line is; None for what is none."""
     try:
         return msgspec.json.decode(line, type=Record)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -99,7 +103,7 @@ def _decode(line: bytes) -> Record | None:
 
 def read_records(paths: Iterable[Path]) -> Records:
     """Return what these files hold; a file that is not there holds nothing."""
-    read = [_decode(line) for path in paths for line in _lines(path)]
+    read = [decode_record(line) for path in paths for line in _lines(path)]
     found = sorted(filter(None, read), key=lambda record: record.time)
     return Records(tuple(found[-MOST_RECORDS:]), read.count(None))
 

@@ -142,6 +142,18 @@ def test_what_is_no_file_is_not_read(noted: Box) -> None:
     assert report(noted) == "nothing was denied\n"
 
 
+def test_a_directory_in_the_place_of_the_notes_ends_no_report(noted: Box) -> None:
+    noted.python("import os; os.makedirs(os.environ['HOME'] + '/.vsbox-denied.jsonl/a/b')")
+    done = noted.person.vsbox("report", noted.root)
+    assert (done.returncode, done.stdout) == (0, "nothing was denied\n"), done.stderr
+    assert f"{notes(noted)} is no file" in done.stderr
+    cleared = noted.person.vsbox("report", noted.root, "--clear")
+    assert (cleared.returncode, cleared.stderr) == (0, "")
+    assert not notes(noted).exists()
+    noted.python("import os; os.listdir('/srv/none')")
+    assert "/srv/none" in report(noted, "--clear")
+
+
 def test_the_guard_writes_through_no_link(noted: Box) -> None:
     place = noted.person.directory("place")
     noted.python("import os; os.symlink(os.environ['HOME'] + '/target', os.environ['HOME'] + '/.vsbox-denied.jsonl')")

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from shlex import quote
 
 import click
 import msgspec
@@ -16,7 +17,7 @@ from vsbox.box.store import write_atomically
 from vsbox.cli.output import print_json
 from vsbox.errors import BoxError
 from vsbox.guard.page import render_page
-from vsbox.guard.records import Record, Records, advice, forget, is_full, read_records
+from vsbox.guard.records import Record, Records, advice, forget, is_full, is_obstructed, read_records
 from vsbox.plan.guard import RECORDS
 from vsbox.plan.steps import printable
 
@@ -119,10 +120,14 @@ def report(directory: str, *, last: bool, as_json: bool, html: str | None, clear
     for path in damaged:
         click.echo(f"vsbox: {printable(str(path))} is no report: its first line cannot be read", err=True)
     if any(is_full(place) for place in _places(layout)):
-        click.echo(f"vsbox: the notes are full, nothing is added\n       vsbox report --clear {directory}", err=True)
+        click.echo(f"vsbox: the notes are full, nothing is added\n       vsbox report --clear {quote(directory)}", err=True)
     if clear:
         shown = [layout.runs / f"{run.name}.jsonl" for run in runs]
         forget(shown if last else (*_places(layout), *shown, *damaged))
+    for place in filter(is_obstructed, _places(layout)):
+        click.echo(f"vsbox: {place} is no file: code inside put it there, and nothing is noted", err=True)
+        remedy = f"rm -rf {quote(str(place))}" if clear else f"vsbox report --clear {quote(directory)}"
+        click.echo(f"       {remedy}", err=True)
 
 
 def _print(found: Records, box: str) -> None:

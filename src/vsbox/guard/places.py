@@ -46,5 +46,8 @@ def read_regular(name: str | Path, most_bytes: int, *, directory: int | None = N
         descriptor = os.open(name, FILE, dir_fd=directory)
     except OSError:
         return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # first: Python makes no file object of a directory
+        os.close(descriptor)
+        return None
     with os.fdopen(descriptor, "rb") as file:
-        return file.read(most_bytes) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+        return file.read(most_bytes)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,13 +113,29 @@ def read_records(paths: Iterable[Path]) -> Records:
 def is_full(path: Path) -> bool:
     """Tell whether the guard adds nothing to a file any more."""
     try:
-        return path.lstat().st_size >= FULL_BYTES
+        state = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(state.st_mode) and state.st_size >= FULL_BYTES
+
+
+def is_obstructed(path: Path) -> bool:
+    """Tell whether something else is where the guard has its file, so that nothing is noted."""
+    try:
+        return not stat.S_ISREG(path.lstat().st_mode)
     except OSError:
         return False
 
 
 def forget(paths: Iterable[Path]) -> None:
-    """Remove the files."""
+    """Remove the files, and what code inside has put in their place, as far as it lets itself be removed."""
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except (IsADirectoryError, PermissionError):  # the latter on other systems
+        with contextlib.suppress(RecursionError):
+            shutil.rmtree(path, ignore_errors=True)

@@ -182,6 +182,15 @@ def test_a_page_is_written_through_no_link(noted: Box) -> None:
     assert "<!doctype html>" in (place / "denied.html").read_text()
 
 
+def test_a_page_may_go_to_standard_output_and_json_beside_one(noted: Box) -> None:
+    note(noted, {})
+    assert report(noted, "--html", "-").startswith("<!doctype html>")
+    assert report(noted, "--html", "/dev/stdout").startswith("<!doctype html>")
+    target = noted.person.directory("page") / "denied.html"
+    assert json.loads(report(noted, "--html", str(target), "--json"))["unreadable"] == 0
+    assert target.exists()
+
+
 def test_a_page_that_cannot_be_written(noted: Box) -> None:
     done = noted.person.vsbox("report", noted.root, "--html", "/proc/none.html")
     assert done.returncode == 125

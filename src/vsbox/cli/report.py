@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ import msgspec
 from vsbox.box.layout import Layout, open_box
 from vsbox.box.runs import Run, load_runs
 from vsbox.box.store import write_atomically
-from vsbox.cli.output import print_json
+from vsbox.cli.output import print_bytes, print_json
 from vsbox.errors import BoxError, UsageError
 from vsbox.guard.page import render_page
 from vsbox.guard.records import Record, Records, advice, forget, is_full, is_obstructed, read_records
@@ -95,8 +94,7 @@ def write_page(name: str, page: bytes) -> None:
     path = Path(name)
     try:
         if name == "-" or _is_standard_output(path):
-            sys.stdout.buffer.write(page)
-            sys.stdout.buffer.flush()
+            print_bytes(page)
         elif _is_written_into(path):
             with path.open("wb", buffering=0) as file:
                 file.write(page)

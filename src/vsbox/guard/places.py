@@ -34,7 +34,7 @@ def opened_below(root: Path, relative: str) -> Iterator[int]:
     except OSError as error:
         raise BoxError(
             f"cannot open {root}/{relative}: {error.strerror}",
-            hint="code inside broke its environment; make it anew: vsbox --clear DIR",
+            hint="code inside broke its environment; anew, without packages and $HOME: vsbox --clear DIR",
         ) from error
     finally:
         os.close(descriptor)

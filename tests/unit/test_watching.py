@@ -21,7 +21,7 @@ from vsbox.errors import BoxError, CannotEnforceError, PolicyError
 from vsbox.guard.attribution import Attribution, Distributions
 from vsbox.guard.events import HIDES, NOTE_PREFIX, Owner, Spawn, Touch, decode
 from vsbox.guard.judge import Judge
-from vsbox.guard.records import Record
+from vsbox.guard.records import Record, by_owner
 from vsbox.plan import steps
 from vsbox.plan.compile import compile_plan
 from vsbox.plan.guard import guard_config
@@ -329,6 +329,18 @@ def test_reports_that_cannot_be_listed_are_told_of(tmp_path: Path) -> None:
     (tmp_path / "sandbox" / "runs").touch()
     with pytest.raises(BoxError, match="cannot read the reports"):
         load_runs(Layout(tmp_path))
+
+
+def test_many_made_up_owners_take_no_longer() -> None:
+    fields = dict.fromkeys(("operation", "target", "where", "program", "rule", "allow", "layer"), "")
+    kept = [
+        Record(time=1, pid=1, verdict="denied", chain=(), distribution=str(number % 30_000), **fields)
+        for number in range(30_001)
+    ]
+    before = time.process_time()
+    found = by_owner(kept)
+    assert time.process_time() - before < 2
+    assert (found[0][0], len(found[0][1]), len(found)) == ("0", 2, 30_000)
 
 
 def test_records_are_read_through_no_link(environment: Path, tmp_path: Path) -> None:

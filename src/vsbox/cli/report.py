@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
@@ -19,7 +18,7 @@ from vsbox.box.store import write_atomically
 from vsbox.cli.output import print_bytes, print_json
 from vsbox.errors import BoxError, UsageError
 from vsbox.guard.page import render_page
-from vsbox.guard.records import Record, Records, advice, forget, is_full, is_obstructed, read_records
+from vsbox.guard.records import Record, Records, advice, by_owner, forget, is_full, is_obstructed, read_records
 from vsbox.plan.guard import RECORDS
 from vsbox.plan.steps import printable
 from vsbox.policy.grants import is_below
@@ -37,13 +36,11 @@ def _when(record: Record) -> str:
 
 def _print_denied(records: tuple[Record, ...], box: str) -> None:
     """By package, most denied first; what was denied more than once is said once."""
-    owners = Counter(record.distribution for record in records)
-    for owner, _ in owners.most_common():
+    for owner, own in by_owner(records):
         click.secho(printable(owner or NOBODY), bold=True)
         same: dict[tuple[str, str], list[Record]] = {}
-        for record in records:
-            if record.distribution == owner:
-                same.setdefault((record.operation, record.target), []).append(record)
+        for record in own:
+            same.setdefault((record.operation, record.target), []).append(record)
         for (operation, target), found in same.items():
             last = found[-1]
             often = f", {len(found)} times, last" if len(found) > 1 else ","
@@ -57,13 +54,13 @@ def _print_denied(records: tuple[Record, ...], box: str) -> None:
 
 def _print_touched(records: Iterable[Record]) -> None:
     """By package: what it was let touch."""
-    by_owner: dict[str, dict[str, set[str]]] = {}
+    touched: dict[str, dict[str, set[str]]] = {}
     for record in records:
-        by_owner.setdefault(record.distribution, {}).setdefault(record.operation, set()).add(record.target)
-    for owner in sorted(by_owner):
+        touched.setdefault(record.distribution, {}).setdefault(record.operation, set()).add(record.target)
+    for owner in sorted(touched):
         click.secho(f"{printable(owner or NOBODY)}, allowed", bold=True)
-        for operation in sorted(by_owner[owner]):
-            for target in sorted(by_owner[owner][operation]):
+        for operation in sorted(touched[owner]):
+            for target in sorted(touched[owner][operation]):
                 click.echo(f"  {printable(operation)} {printable(target)}")
 
 

@@ -110,6 +110,14 @@ def read_records(paths: Iterable[Path]) -> Records:
     return Records(tuple(found[-MOST_RECORDS:]), read.count(None))
 
 
+def by_owner(records: Iterable[Record]) -> list[tuple[str, list[Record]]]:
+    """Return the records of each distribution, who has most of them first. Code inside may make up many names."""
+    own: dict[str, list[Record]] = {}
+    for record in records:
+        own.setdefault(record.distribution, []).append(record)
+    return sorted(own.items(), key=lambda item: -len(item[1]))
+
+
 def is_full(path: Path) -> bool:
     """Tell whether the guard adds nothing to a file any more."""
     try:

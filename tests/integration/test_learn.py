@@ -91,6 +91,29 @@ def test_a_preview_writes_nothing_and_changes_no_policy(own_box: Box, project: P
     assert "server.pem" not in done.stdout.replace("a key", "")
 
 
+@everyone
+def test_another_box_is_never_opened_for_writing(own_box: Box, project: Path, backend: str) -> None:
+    """Nor an environment, nor a repository: what is left there would be executed outside."""
+    person, before = own_box.person, policy(own_box)
+    places = ("victim/sandbox/exec", "victim/bin/python", "venv/pyvenv.cfg", "venv/bin/activate", "repo/.git/config")
+    for name in places:
+        for directory in reversed((project / name).relative_to(project).parents[:-1]):
+            (project / directory).mkdir(exist_ok=True)
+            os.chown(project / directory, person.uid, person.gid)
+        person.write(project / name, "")
+    code = (
+        "import sys\n"
+        "for name in ('victim/bin/python', 'victim/sandbox/new', 'venv/bin/activate', 'venv/new', 'repo/new'):\n"
+        "    try:\n        open(f'{sys.argv[1]}/{name}', 'a')\n    except OSError:\n        pass\n"
+    )
+    person.write(project / "stand" / "evil.py", code)
+    done = learn(own_box, project, "evil.py", "--apply", *(("--log",) if backend == "native" else ()))
+    assert done.returncode == 0, done.stderr
+    assert policy(own_box)["allowed_paths"] == before["allowed_paths"] == []
+    assert "victim is a box, whose files are executed outside" in done.stderr
+    assert "venv is an environment" in done.stderr
+
+
 @by_user
 def test_item_by_item(own_box: Box, project: Path) -> None:
     done = learn(own_box, project, "prog.py", "--log", "--interactive", input="n\ny\n")

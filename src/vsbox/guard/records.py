@@ -76,6 +76,8 @@ def advice(record: Record, box: str) -> str:
         return f'"syscalls": ["@builtin", "{record.target}"] in sandbox.json' if unlisted else "nothing does"
     if record.rule == NETWORK:
         return '"network": "host" in sandbox.json'
+    if record.target.startswith(("/proc/", "/sys/")):
+        return "nothing does"
     if record.operation in READING and not (record.operation == "open" and not os.path.lexists(record.target)):
         return f"vsbox allow --read {shlex.quote(box)} {shlex.quote(record.target)}"
     is_there = record.operation in CONTENT and os.path.lexists(record.target)

@@ -267,6 +267,8 @@ def person(tmp_path: Path) -> Path:
     ):  # fmt: skip
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).touch()
+    (home / "current").mkdir()
+    (home / "current" / "env").symlink_to("../envs/py")
     return home
 
 
@@ -278,6 +280,7 @@ EXECUTED = (
     ("write", "repo/.git/config"), ("create", "bare/hooks/post-commit"), ("write", "bare/hooks/post-update"),
     ("create", "boxes/new"), ("create", "boxes/deep/new"), ("create", "envs/new"), ("create", "src/new"),
     ("create", "bares/new"), ("create", "lib/new"), ("write", "lib/site-packages/x.pth"), ("create", "hooked/new"),
+    ("create", "current/new"),
 )  # fmt: skip
 
 

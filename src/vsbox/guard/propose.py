@@ -88,7 +88,9 @@ class NotSeenError(Exception):
 
 
 def names_below(directory: str) -> Iterator[str]:
-    """Yield what is below a directory, what is near first; no links are followed, and installed packages passed over.
+    """Yield what is below a directory, what is near first; installed packages are passed over.
+
+    No links are followed, but of one to a box, an environment or a repository the mark is told.
 
     Raises:
         NotSeenError: there is more than a number, or a part that cannot be read.
@@ -107,7 +109,9 @@ def names_below(directory: str) -> Iterator[str]:
             raise NotSeenError(f"it holds more than {MOST_LOOKED_AT} files")
         for entry in entries:
             yield entry.path
-            if entry.is_dir(follow_symlinks=False) and entry.name.lower() not in PACKAGES:
+            if entry.is_symlink():  # who may write here makes it lead elsewhere
+                yield from filter(os.path.lexists, (f"{entry.path}/{mark}" for mark in MARKING))
+            elif entry.is_dir(follow_symlinks=False) and entry.name.lower() not in PACKAGES:
                 waiting.append(entry.path)
 
 
@@ -247,6 +251,12 @@ class Proposer:
         return self._executed_below(value)
 
     def _executed_in(self, directory: str) -> str:
+        key = directory, "in it"
+        if key not in self._seen:
+            self._seen[key] = self._marked(directory)
+        return self._seen[key]
+
+    def _marked(self, directory: str) -> str:
         """Say what the user's tools execute in a directory that is a box, an environment or a bare repository."""
         if directory.rpartition("/")[2].lower() in PACKAGES:
             return f"{directory} holds installed packages, which are executed outside"

@@ -147,5 +147,7 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except (IsADirectoryError, PermissionError):  # the latter on other systems
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise
         with contextlib.suppress(RecursionError):
             shutil.rmtree(path, ignore_errors=True)

@@ -28,6 +28,14 @@ def test_what_names_no_distribution(first: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["create", "wrap"])
+def test_a_home_of_nobody(command: str) -> None:
+    done = run(command, "~nosuchuser/x")
+    assert done.returncode in {2, 125}
+    assert done.stderr.startswith(f"vsbox: cannot {'make a box at' if command == 'create' else ''}")
+    assert "RuntimeError" not in done.stderr
+
+
 def test_a_cache_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = run("diff", "x==1", "y==1", XDG_CACHE_HOME=str(tmp_path / "file"))

@@ -311,3 +311,11 @@ def test_what_was_not_looked_through_is_not_proposed_for_writing(person: Path) -
     found = Proposer(str(person / "own"), str(person), disk=looked).propose([record("create", f"{person}/plain/new")])
     assert not found.items
     assert "not looked through" in found.refused[0].reason
+
+
+def test_looking_through_much_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_IN_ALL", 100)
+    looked = dataclasses.replace(disk(), is_directory=lambda _: True, below=lambda path: [f"{path}/a"] * 60)
+    listed = Proposer(ROOT, HOME, (OWN,), looked).propose(record("list", f"/srv/models/{n}") for n in "ab")
+    assert lines(listed) == [("read_only_paths", "/srv/models/a")]
+    assert "looked through already" in listed.refused[0].reason

@@ -45,6 +45,8 @@ MARKING: Final = frozenset({"pyvenv.cfg", "conda-meta", "sandbox", "HEAD"})
 """One name of each, by which it is noticed."""
 MOST_LOOKED_AT: Final = 50_000
 """Entries of a directory that is to be proposed; one that holds more is not."""
+MOST_IN_ALL: Final = 1_000_000
+"""Entries of all directories: code inside decides how many there are to look through."""
 OF_ONE_PROGRAM: Final = (".cache", ".config", ".local/share", ".local/state", ".local/lib")
 """Directories of a home whose children each belong to one program."""
 ENOUGH: Final = 3
@@ -139,6 +141,7 @@ class Proposer:
     hidden: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
     _seen: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
+    _looked_at: int = 0
 
     def propose(self, denied: Iterable[Record]) -> Proposal:
         """Return what would let all of it pass."""
@@ -299,10 +302,17 @@ class Proposer:
 
     def _look_through(self, directory: str, is_found: Callable[[str], bool], what: str) -> str:
         try:
-            found = next(filter(is_found, self.disk.below(directory)), None)
+            found = next(filter(is_found, self._counted(self.disk.below(directory))), None)
         except NotSeenError as error:
             return f"it was not looked through to its end: {error}"
         return "" if found is None else f"{what}: {found}"
+
+    def _counted(self, paths: Iterable[str]) -> Iterator[str]:
+        for path in paths:
+            self._looked_at += 1
+            if self._looked_at > MOST_IN_ALL:
+                raise NotSeenError("too much was looked through already; learn from a part of it first")
+            yield path
 
     def _is_credential_below(self, path: str) -> bool:
         return not path.endswith(SOURCES) and self.is_credential(path)

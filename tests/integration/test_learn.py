@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,29 @@ def test_a_preview_writes_nothing_and_changes_no_policy(own_box: Box, project: P
     assert "server.pem" not in done.stdout.replace("a key", "")
 
 
+@everyone
+def test_another_box_is_never_opened_for_writing(own_box: Box, project: Path, backend: str) -> None:
+    """Nor an environment, nor a repository: what is left there would be executed outside."""
+    person, before = own_box.person, policy(own_box)
+    places = ("victim/sandbox/exec", "victim/bin/python", "venv/pyvenv.cfg", "venv/bin/activate", "repo/.git/config")
+    for name in places:
+        for directory in reversed((project / name).relative_to(project).parents[:-1]):
+            (project / directory).mkdir(exist_ok=True)
+            os.chown(project / directory, person.uid, person.gid)
+        person.write(project / name, "")
+    code = (
+        "import sys\n"
+        "for name in ('victim/bin/python', 'victim/sandbox/new', 'venv/bin/activate', 'venv/new', 'repo/new'):\n"
+        "    try:\n        open(f'{sys.argv[1]}/{name}', 'a')\n    except OSError:\n        pass\n"
+    )
+    person.write(project / "stand" / "evil.py", code)
+    done = learn(own_box, project, "evil.py", "--apply", *(("--log",) if backend == "native" else ()))
+    assert done.returncode == 0, done.stderr
+    assert policy(own_box)["allowed_paths"] == before["allowed_paths"] == []
+    assert "victim is a box, whose files are executed outside" in done.stderr
+    assert "venv is an environment" in done.stderr
+
+
 @by_user
 def test_item_by_item(own_box: Box, project: Path) -> None:
     done = learn(own_box, project, "prog.py", "--log", "--interactive", input="n\ny\n")
@@ -100,12 +125,48 @@ def test_item_by_item(own_box: Box, project: Path) -> None:
 @by_user
 def test_as_json(own_box: Box, project: Path) -> None:
     done = learn(own_box, project, "attack.py", "--log", "--json")
-    document = json.loads(done.stdout[done.stdout.index("{") :])
+    document = json.loads(done.stdout)
     assert document["status"] == 0
+    assert "a key" in done.stderr
     assert {item["value"] for item in document["items"]} == {f"{project}/data", f"{project}/out"}
     assert [entry["target"] for entry in document["refused"] if entry["is_credential"]] == [
         f"{project}/keys/server.pem"
     ]
+
+
+@by_user
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_what_is_ended_by_ctrl_c_is_learned_from(own_box: Box, project: Path, options: tuple[str, ...]) -> None:
+    person, said = own_box.person, project / "stand" / "said"
+    code = (
+        "import sys, time\ntry:\n    open(sys.argv[1])\nexcept OSError:\n    pass\n"
+        "print('started', file=sys.stderr, flush=True)\ntime.sleep(60)"
+    )
+    command = ("--", "python", "-c", code, project / "data" / "a")
+    argv = [*VSBOX, "learn", *options, own_box.root, *command]
+    with said.open("w") as errors:
+        process = person.popen(
+            [str(word) for word in argv], cwd=project / "stand", start_new_session=True, stdout=subprocess.PIPE,
+            stderr=errors,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while "started" not in said.read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said.read_text()
+    assert f"{project}/data/a" in shown
+    assert policy(own_box)["read_only_paths"] == []
+
+
+@by_user
+def test_nobody_to_ask_is_a_usage_error(own_box: Box, project: Path) -> None:
+    done = learn(own_box, project, "prog.py", "--interactive", stdin=subprocess.DEVNULL)
+    assert done.returncode == 2
+    assert "cannot ask" in done.stderr
+    ended = learn(own_box, project, "prog.py", "--log", "--interactive", input="y\n")
+    assert ended.returncode == 2
+    assert policy(own_box)["allowed_paths"] == []
 
 
 @by_user

@@ -111,7 +111,7 @@ def test_a_line_that_is_no_note_is_counted(noted: Box, text: str) -> None:
     note(noted, {}, text, {"time": 3})
     found = json.loads(report(noted, "--json"))
     assert (len(found["records"]), found["unreadable"]) == (2, 1)
-    assert "none: 1" in noted.person.vsbox("report", noted.root).stderr
+    assert "that are none: 1" in noted.person.vsbox("report", noted.root).stderr
 
 
 def test_notes_that_are_full(noted: Box) -> None:
@@ -142,6 +142,18 @@ def test_what_is_no_file_is_not_read(noted: Box) -> None:
     assert report(noted) == "nothing was denied\n"
 
 
+def test_a_directory_in_the_place_of_the_notes_ends_no_report(noted: Box) -> None:
+    noted.python("import os; os.makedirs(os.environ['HOME'] + '/.vsbox-denied.jsonl/a/b')")
+    done = noted.person.vsbox("report", noted.root)
+    assert (done.returncode, done.stdout) == (0, "nothing was denied\n"), done.stderr
+    assert f"{notes(noted)} is no file" in done.stderr
+    cleared = noted.person.vsbox("report", noted.root, "--clear")
+    assert (cleared.returncode, cleared.stderr) == (0, "")
+    assert not notes(noted).exists()
+    noted.python("import os; os.listdir('/srv/none')")
+    assert "/srv/none" in report(noted, "--clear")
+
+
 def test_the_guard_writes_through_no_link(noted: Box) -> None:
     place = noted.person.directory("place")
     noted.python("import os; os.symlink(os.environ['HOME'] + '/target', os.environ['HOME'] + '/.vsbox-denied.jsonl')")
@@ -168,6 +180,15 @@ def test_a_page_is_written_through_no_link(noted: Box) -> None:
     report(noted, "--html", str(place / "denied.html"))
     assert (place / "mine").read_text() == "mine"
     assert "<!doctype html>" in (place / "denied.html").read_text()
+
+
+def test_a_page_may_go_to_standard_output_and_json_beside_one(noted: Box) -> None:
+    note(noted, {})
+    assert report(noted, "--html", "-").startswith("<!doctype html>")
+    assert report(noted, "--html", "/dev/stdout").startswith("<!doctype html>")
+    target = noted.person.directory("page") / "denied.html"
+    assert json.loads(report(noted, "--html", str(target), "--json"))["unreadable"] == 0
+    assert target.exists()
 
 
 def test_a_page_that_cannot_be_written(noted: Box) -> None:

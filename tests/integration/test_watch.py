@@ -260,6 +260,31 @@ def test_mode_log_blocks_nothing_and_tells_all(
 
 
 @both
+def test_mode_log_tells_of_the_kernels_files(person: Person, boxes: Callable[..., Box], stand: Path) -> None:
+    """Another process of one's own, a setting that is only opened; and nothing of the run's own processes."""
+    box = boxes(person, "native", "--mode", "log")
+    code = (
+        "import os, subprocess, sys\n"
+        "try:\n    open(f'/proc/{sys.argv[1]}/environ').close()\nexcept OSError:\n    assert os.geteuid() == 0\n"
+        "child = subprocess.Popen(['sleep', '60'])\n"
+        "for path in ('/proc/self/environ', f'/proc/{os.getpid()}/maps', f'/proc/{child.pid}/environ'):\n"
+        "    open(path).close()\nchild.kill()\n"
+        "if os.geteuid() == 0:\n    os.close(os.open('/proc/sys/kernel/core_pattern', os.O_WRONLY))\n"
+    )
+    other = person.popen(["sleep", "60"])
+    try:
+        done = box.python(code, str(other.pid), cwd=stand)
+    finally:
+        other.kill()
+        other.wait()
+    assert done.returncode == 0, done.stderr
+    assert "vsbox allow" not in person.vsbox("report", "--last", box.root).stdout
+    found = {r["target"] for r in report(box, "--last") if r["verdict"] == "would deny"}
+    expected = {f"/proc/{other.pid}/environ"} | ({"/proc/sys/kernel/core_pattern"} if person.uid == 0 else set())
+    assert {target for target in found if target.startswith("/proc/")} == expected
+
+
+@both
 def test_mode_log_lets_refused_calls_pass_and_names_them(
     person: Person, boxes: Callable[..., Box], stand: Path
 ) -> None:

@@ -97,3 +97,15 @@ def test_a_box_of_somebody_else(made: Layout) -> None:
     os.chown(made.launcher, 12345, 12345)
     with pytest.raises(BoxError, match="uid 12345"):
         open_box(made.root)
+
+
+def test_no_box_is_to_be_made_where_something_else_is(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "an empty one").mkdir()
+    for name, way in {
+        "file": "vsbox NEW_DIRECTORY", ".": "vsbox NEW_DIRECTORY", "none": f"vsbox {tmp_path}/none",
+        "an empty one": f"vsbox '{tmp_path}/an empty one'",
+    }.items():  # fmt: skip
+        with pytest.raises(BoxError) as caught:
+            open_box(tmp_path / name)
+        assert caught.value.hint == f"make one: {way}"

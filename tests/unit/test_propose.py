@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from unit.machines import HOME, OWN, ROOT
-from vsbox.guard.propose import CREDENTIAL, Disk, Proposal, Proposer
+from vsbox.guard import propose as module
+from vsbox.guard.propose import CREDENTIAL, Disk, NotSeenError, Proposal, Proposer, names_below
 from vsbox.guard.records import NETWORK, Record
 
 DIRECTORIES = {
@@ -15,13 +20,14 @@ DIRECTORIES = {
     "/opt/data", "/srv/models",
 }  # fmt: skip
 MISSING = {"/gone", "/gone/file"}
+MARKS = ("/pyvenv.cfg", "/conda-meta", "/sandbox.json", "/sandbox/exec", "/HEAD")
 LINKS = {f"{HOME}/link": "/srv/models"}
 
 
 def disk() -> Disk:
     return Disk(
         is_directory=lambda path: path in DIRECTORIES,
-        exists=lambda path: path not in MISSING,
+        exists=lambda path: path not in MISSING and not path.endswith(MARKS),
         real=lambda path: LINKS.get(path, path),
     )
 
@@ -87,6 +93,18 @@ CREDENTIALS = (
     f"{HOME}/work/.env", "/etc/shadow", "/etc/shadow-", "/run/secrets/x", "/root/.ssh/id_rsa",
     "/home/other/.ssh/config",
     "/var/run/docker.sock", f"{HOME}/work/secrets/plain.txt", "/opt/app/api_token", f"{HOME}/.docker/config.json",
+    f"{HOME}/.Xauthority", f"{HOME}/work/token.json", f"{HOME}/work/GitHub_Token.txt", f"{HOME}/work/tokens.json",
+    f"{HOME}/work/client_secret_12.json", f"{HOME}/work/service-account-prod.json", f"{HOME}/work/my_secret.txt",
+    f"{HOME}/work/api_key.txt", f"{HOME}/work/prod.env", f"{HOME}/work/.env.local", f"{HOME}/work/.envrc",
+    f"{HOME}/work/kubeconfig", f"{HOME}/work/a.gpg", f"{HOME}/work/a.asc", f"{HOME}/work/a.PPK",
+    f"{HOME}/work/a.keytab",
+    f"{HOME}/work/Server.PEM", f"{HOME}/.config/hcloud/cli.toml", f"{HOME}/.config/ngrok/ngrok.yml",
+    f"{HOME}/.config/github-copilot/hosts.json", f"{HOME}/.config/scw/config.yaml", f"{HOME}/.config/1Password/x",
+    f"{HOME}/.config/Code/User/globalStorage/state.vscdb", f"{HOME}/.config/wireguard/wg0.conf",
+    f"{HOME}/.config/filezilla/sitemanager.xml", f"{HOME}/.local/share/python_keyring/keyring_pass.cfg",
+    f"{HOME}/.local/share/gnupg/x", f"{HOME}/.local/share/TelegramDesktop/tdata/x", f"{HOME}/.local/share/pass/a",
+    f"{HOME}/.password-store/a", f"{HOME}/.fly/config.yml", f"{HOME}/.vault_pass.txt", f"{HOME}/.msmtprc",
+    f"{HOME}/.pgpass", f"{HOME}/.SSH/config", "/srv/my-packages/id_rsa",
 )  # fmt: skip
 
 
@@ -105,7 +123,11 @@ def test_a_directory_that_holds_a_credential_is_not_proposed_as_a_whole() -> Non
     assert all(item.value != HOME for item in below_home.items)
 
 
-NAMES_THAT_ONLY_SOUND = ("tokenizer.json", "tokenization.py", "keyboard", "monkey.txt", "keys.csv")
+NAMES_THAT_ONLY_SOUND = (
+    "tokenizer.json", "tokenizer_config.json", "tokenization.py", "keyboard", "monkey.txt", "keys.csv", "tokens.py",
+    "special_tokens_map.json", "added_tokens.json", "train_tokens.npy", "environment.yml", "environ.csv", "env.txt",
+    "lib/site-packages/secretstorage/x", "lib/site-packages/certifi/cacert.pem", "lib/dist-packages/jose/secrets/a",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES_THAT_ONLY_SOUND)
@@ -121,6 +143,8 @@ REFUSED = {
     "the box": ("write", f"{ROOT}/lib/x.py", "the box itself"),
     "vsbox itself": ("write", f"{OWN}/lib/x.py", "what runs outside"),
     "through a link": ("list", f"{HOME}/link", "symbolic link to /srv/models"),
+    "another process": ("read", "/proc/7/environ", "the kernel's own"),
+    "a setting of the kernel": ("write", "/proc/sys/kernel/core_pattern", "the kernel's own"),
     "what is gone": ("read", "/gone", "does not exist"),
     "an abstract socket": ("connect", "@name", "cannot be granted"),
 }
@@ -175,7 +199,7 @@ def test_a_directory_is_looked_through_before_it_is_proposed() -> None:
     held = {"/opt/data": ["/opt/data/a", "/opt/data/deep/id_rsa"], f"{HOME}/photos": [f"{HOME}/photos/secrets.py"]}
     looked = Disk(
         is_directory=lambda path: path in DIRECTORIES,
-        exists=lambda path: path not in MISSING and "/.config/" not in path,
+        exists=lambda path: path not in MISSING and "/.config/" not in path and not path.endswith(MARKS),
         real=lambda path: path,
         below=lambda path: held.get(path, ()),
     )
@@ -194,3 +218,104 @@ def test_a_name_that_cannot_be_shown_is_not_proposed(name: str) -> None:
 
 def test_sockets_are_not_proposed() -> None:
     assert not propose(("connect", "/srv/app/agent.sock")).items
+
+
+def test_looking_through_says_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("my-packages/id_rsa", "lib/site-packages/certifi/cacert.pem", "a", "b"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = {os.path.relpath(path, tmp_path) for path in names_below(str(tmp_path))}
+    assert found == {"my-packages", "my-packages/id_rsa", "lib", "lib/site-packages", "a", "b"}
+    monkeypatch.setattr(module, "MOST_LOOKED_AT", 5)
+    with pytest.raises(NotSeenError, match="more than 5"):
+        list(names_below(str(tmp_path)))
+    monkeypatch.setattr(module, "MOST_LOOKED_AT", 100)
+
+    def refuse(path: str) -> Any:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(NotSeenError, match="cannot be read"):
+        list(names_below(str(tmp_path)))
+
+
+def unseen(path: str) -> Iterator[str]:
+    yield f"{path}/a"
+    raise NotSeenError("it holds more than 3 files")
+
+
+def test_what_was_not_looked_through_is_not_proposed_as_a_whole() -> None:
+    proposer = Proposer(ROOT, HOME, (OWN,), dataclasses.replace(disk(), below=unseen))
+    listed = proposer.propose([record("list", "/opt/data"), record("create", f"{HOME}/work/a")])
+    assert not listed.items
+    assert all("not looked through to its end: it holds more than 3" in entry.reason for entry in listed.refused)
+    merged = proposer.propose(record("read", f"/opt/data/{n}") for n in "abc")
+    assert lines(merged) == [("read_only_paths", f"/opt/data/{n}") for n in "abc"]
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Path:
+    """A home with a box, environments and repositories beside data."""
+    home = Path(os.path.realpath(tmp_path)) / "home"
+    for name in (
+        "victim/sandbox/exec", "victim/bin/python", "victim/home/x", "half/sandbox/sandbox.json", "venvx/pyvenv.cfg",
+        "venvx/bin/activate", "venvx/lib/site-packages/a.py", "conda/conda-meta/history", "conda/bin/python",
+        "repo/.git/config", "repo/out/x", "bare/HEAD", "bare/objects/x", "bare/refs/x", "bare/hooks/post-update",
+        "boxes/deep/victim/sandbox/exec", "envs/py/pyvenv.cfg", "src/deep/repo/.git/HEAD", "bares/a/HEAD",
+        "bares/a/objects/x", "bares/a/refs/x", "plain/sub/x", "lib/site-packages/x.pth", "hooked/.envrc",
+        ".cache/tool/envs/py/pyvenv.cfg", ".cache/tool/data/x", "head/HEAD", "own/sandbox/exec",
+    ):  # fmt: skip
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).touch()
+    (home / "current").mkdir()
+    (home / "current" / "env").symlink_to("../envs/py")
+    return home
+
+
+EXECUTED = (
+    ("write", "victim/bin/python"), ("create", "victim/bin/new"), ("write", "victim/sandbox/sandbox.json"),
+    ("write", "victim/home/x"), ("create", "victim/new"), ("create", "half/new"), ("create", "venvx/new"),
+    ("write", "venvx/bin/activate"), ("create", "venvx/bin/new"), ("create", "venvx/lib/site-packages/x.pth"),
+    ("write", "venvx/lib/site-packages/a.py"), ("write", "conda/bin/python"), ("create", "repo/new"),
+    ("write", "repo/.git/config"), ("create", "bare/hooks/post-commit"), ("write", "bare/hooks/post-update"),
+    ("create", "boxes/new"), ("create", "boxes/deep/new"), ("create", "envs/new"), ("create", "src/new"),
+    ("create", "bares/new"), ("create", "lib/new"), ("write", "lib/site-packages/x.pth"), ("create", "hooked/new"),
+    ("create", "current/new"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("operation", "target"), EXECUTED)
+def test_what_is_executed_outside_is_never_proposed_for_writing(person: Path, operation: str, target: str) -> None:
+    found = Proposer(str(person / "own"), str(person)).propose([record(operation, str(person / target))])
+    assert not found.items
+    assert "execute" in found.refused[0].reason
+
+
+HARMLESS = {
+    "a part of a repository": (("create", "repo/out/new"), "repo/out"),
+    "a file of it": (("write", "repo/out/x"), "repo/out/x"),
+    "data": (("create", "plain/new"), "plain"),
+    "what only has the name": (("create", "head/new"), "head"),
+    "the part of a cache without environments": (("create", ".cache/tool/data/new"), ".cache/tool/data"),
+}
+
+
+@pytest.mark.parametrize(("denied", "proposed"), HARMLESS.values(), ids=HARMLESS)
+def test_what_is_harmless_beside_it_is(person: Path, denied: tuple[str, str], proposed: str) -> None:
+    found = Proposer(str(person / "own"), str(person)).propose([record(denied[0], str(person / denied[1]))])
+    assert lines(found) == [("allowed_paths", str(person / proposed))]
+
+
+def test_what_was_not_looked_through_is_not_proposed_for_writing(person: Path) -> None:
+    looked = Disk(below=unseen)
+    found = Proposer(str(person / "own"), str(person), disk=looked).propose([record("create", f"{person}/plain/new")])
+    assert not found.items
+    assert "not looked through" in found.refused[0].reason
+
+
+def test_looking_through_much_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_IN_ALL", 100)
+    looked = dataclasses.replace(disk(), is_directory=lambda _: True, below=lambda path: [f"{path}/a"] * 60)
+    listed = Proposer(ROOT, HOME, (OWN,), looked).propose(record("list", f"/srv/models/{n}") for n in "ab")
+    assert lines(listed) == [("read_only_paths", "/srv/models/a")]
+    assert "looked through already" in listed.refused[0].reason

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,13 @@ import pytest
 
 from unit.machines import CONFINING, DATA, HOME, ROOT, box, debian, machine, policy
 from vsbox.box.layout import Layout
-from vsbox.box.runs import Head, Writer, load_run
+from vsbox.box.runs import Head, Writer, load_run, load_runs
 from vsbox.box.watch import Watch
-from vsbox.errors import CannotEnforceError, PolicyError
+from vsbox.errors import BoxError, CannotEnforceError, PolicyError
 from vsbox.guard.attribution import Attribution, Distributions
 from vsbox.guard.events import HIDES, NOTE_PREFIX, Owner, Spawn, Touch, decode
 from vsbox.guard.judge import Judge
+from vsbox.guard.records import Record, by_owner
 from vsbox.plan import steps
 from vsbox.plan.compile import compile_plan
 from vsbox.plan.guard import guard_config
@@ -287,6 +291,58 @@ def test_a_library_on_the_stack_is_nearer_than_the_parent(environment: Path) -> 
     assert (owner.distribution, owner.where) == ("evil-thing 1.0", "/env/lib/site-packages/evil/_native.so")
 
 
+def test_forged_names_make_no_record_that_cannot_be_read(environment: Path) -> None:
+    """Fifty names in a note, and one more by the library on the stack."""
+    found = attribution(environment)
+    found.hear(Spawn(5, Owner("n0", "", tuple(f"n{number}" for number in range(50)))))
+    owner = found.owner_of(touch(6, 5, library="/env/lib/site-packages/evil/_native.so"))
+    assert owner.chain[:2] == ("evil-thing 1.0", "n0")
+    (environment / "box" / "sandbox").mkdir(parents=True)
+    writer = Writer(Layout(environment / "box"), Head(0, "c", "enforce", "x"))
+    record = dict.fromkeys(("operation", "target", "distribution", "where", "program", "rule", "allow", "layer"), "")
+    writer.add(Record(time=1, pid=1, verdict="denied", chain=owner.chain, **record))
+    kept = load_run(writer.path)
+    assert kept is not None
+    assert len(kept.records) == 1
+
+
+LATER = b'{"kind": "run", "started": 1e300, "command": "c", "mode": "log"}'
+HEADS = (b"\xff", b"", b'{"kind": "run"}', LATER, b"\xff\n")
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_damaged_report_is_told_of(tmp_path: Path, head: bytes) -> None:
+    (tmp_path / "sandbox" / "runs").mkdir(parents=True)
+    layout = Layout(tmp_path)
+    writer = Writer(layout, Head(0, "c", "enforce", "x"))
+    with writer.path.open("ab") as file:
+        file.write(b'{"time": 1}\n\xff\n{"time": 1, "ta')
+    damaged = layout.runs / "2.jsonl"
+    damaged.write_bytes(head)
+    runs, none = load_runs(layout)
+    assert [(run.name, run.unreadable) for run in runs] == [(writer.path.stem, 2)]
+    assert none == (damaged,)
+
+
+def test_reports_that_cannot_be_listed_are_told_of(tmp_path: Path) -> None:
+    (tmp_path / "sandbox").mkdir()
+    (tmp_path / "sandbox" / "runs").touch()
+    with pytest.raises(BoxError, match="cannot read the reports"):
+        load_runs(Layout(tmp_path))
+
+
+def test_many_made_up_owners_take_no_longer() -> None:
+    fields = dict.fromkeys(("operation", "target", "where", "program", "rule", "allow", "layer"), "")
+    kept = [
+        Record(time=1, pid=1, verdict="denied", chain=(), distribution=str(number % 30_000), **fields)
+        for number in range(30_001)
+    ]
+    before = time.process_time()
+    found = by_owner(kept)
+    assert time.process_time() - before < 2
+    assert (found[0][0], len(found[0][1]), len(found)) == ("0", 2, 30_000)
+
+
 def test_records_are_read_through_no_link(environment: Path, tmp_path: Path) -> None:
     info = environment / "lib" / "site-packages" / "evil_thing-1.0.dist-info"
     (tmp_path / "secret").write_text("evil/_native.so,,\n")
@@ -356,6 +412,71 @@ def test_without_namespaces_looking_is_free(tmp_path: Path) -> None:
     of = judge(tmp_path, "landlock")
     assert verdict(of, "look", tmp_path / "secret" / "file") == "quiet"
     assert verdict(of, "read", tmp_path / "secret" / "file") == "denied"
+
+
+KERNEL = Path("/proc/sys/kernel/core_pattern")
+
+
+def logging(tmp_path: Path, tier: str = "none") -> Judge:
+    of = judge(tmp_path, tier)
+    places = {"read": ("/proc", "/sys/devices/system"), "write": ("/dev/null", "/dev/shm"), "records": ("/r/.notes",)}
+    return Judge({**of.config, **places})
+
+
+@pytest.fixture
+def other() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of nobody's run."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        yield process
+        process.kill()
+
+
+def test_the_kernels_files_are_told_of_where_they_are_not_the_sandboxs_own(
+    tmp_path: Path, other: subprocess.Popen[bytes]
+) -> None:
+    of = logging(tmp_path)
+    assert of.judge("read", f"/proc/{other.pid}/environ", os.getpid() + 10**6).denied
+    assert of.judge("list", f"/proc/{other.pid}/task/{other.pid}/fd", 5).denied
+    assert verdict(of, "read", f"/proc/{other.pid}/stat") == "quiet"
+    assert verdict(of, "read", "/proc/meminfo") == "quiet"
+    assert verdict(of, "write", "/dev/null") == "quiet"
+    changeable = "denied" if os.access(KERNEL, os.W_OK) else "quiet"
+    assert verdict(of, "write", KERNEL) == changeable
+    assert verdict(logging(tmp_path, "namespaces"), "write", KERNEL) == changeable
+    assert verdict(of, "read", "/sys/kernel/notes") == ("denied" if os.access("/sys/kernel/notes", 4) else "quiet")
+
+
+def test_with_namespaces_the_kernels_files_are_the_sandboxs_own(
+    tmp_path: Path, other: subprocess.Popen[bytes]
+) -> None:
+    of = logging(tmp_path, "namespaces")
+    for path in (f"/proc/{other.pid}/environ", "/proc/meminfo", "/sys/kernel/notes", "/dev/shm/x", "/dev/pts/0"):
+        assert verdict(of, "read", path) == "quiet"
+    assert verdict(of, "write", "/dev/shm/x") == "quiet"
+
+
+def test_a_process_of_the_run_is_its_own(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
+    of = logging(tmp_path)
+    assert not of.judge("read", f"/proc/{os.getpid()}/environ", os.getpid()).denied
+    assert not of.judge("read", f"/proc/{other.pid}/environ", os.getpid()).denied, "a child"
+    assert not of.judge("write", f"/proc/{os.getpid()}/comm", os.getpid()).denied
+    assert not of.judge("write", "/proc/self/comm", os.getpid()).denied
+
+
+def test_shared_memory_that_was_there_is_somebody_elses(tmp_path: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as there:
+        of = logging(tmp_path)
+        assert of.judge("write", there.name).denied
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as made:
+        assert verdict(of, "write", made.name) == "quiet"
+
+
+def test_only_the_notes_themselves_are_nobodys_matter(tmp_path: Path) -> None:
+    secret = tmp_path / "secret" / "a.vsbox-denied.jsonl"
+    of = logging(tmp_path)
+    secret.touch()
+    assert verdict(of, "read", secret) == "denied"
+    assert verdict(of, "write", "/r/.notes") == "quiet"
 
 
 def test_networks(tmp_path: Path) -> None:

@@ -41,7 +41,9 @@ def resolve_new_root(directory: str) -> Path:
     Raises:
         UsageError: scripts or JSON could not name it, or it is a place nobody means.
     """
-    path = Path(directory).expanduser()
+    path = os.path.expanduser(directory)  # noqa: PTH111 - says nothing of a user whom nobody knows
+    if path.startswith("~"):
+        raise UsageError(f"cannot make a box at {directory}: whose home is that?", hint=f"or do you mean ./{path}?")
     root = Path(os.path.realpath(path))
     check_name(root)
     if root.parent == root or str(root) == user_home():

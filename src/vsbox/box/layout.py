@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -84,6 +85,20 @@ class Layout:
         return self.launcher.is_file()
 
 
+def made_anew(root: Path) -> str:
+    """Return the next step where a box cannot be used any more, with what it costs."""
+    return f"make the box anew, without its packages and what is in its $HOME: vsbox --clear {shlex.quote(str(root))}"
+
+
+def _way_to_one(directory: str | os.PathLike[str], root: Path) -> str:
+    try:
+        is_free = not os.path.lexists(root) or not os.listdir(root)  # noqa: PTH208
+    except OSError:
+        is_free = False
+    place = shlex.quote(os.fspath(directory)) if is_free else "NEW_DIRECTORY"
+    return f"make one: vsbox {place}"
+
+
 def open_box(directory: str | os.PathLike[str]) -> Layout:
     """Return the layout of an existing box.
 
@@ -93,7 +108,7 @@ def open_box(directory: str | os.PathLike[str]) -> Layout:
     layout = Layout(Path(os.path.realpath(directory)))
     if not layout.is_box():
         what = "it is not a box" if layout.root.exists() else "it does not exist"
-        raise BoxError(f"cannot use {directory}: {what}", hint=f"make one: vsbox {directory}")
+        raise BoxError(f"cannot use {directory}: {what}", hint=_way_to_one(directory, layout.root))
     if layout.launcher.stat().st_uid != os.geteuid():  # type: ignore[attr-defined,unused-ignore]
         raise BoxError(
             f"cannot use {directory}: it belongs to uid {layout.launcher.stat().st_uid}",

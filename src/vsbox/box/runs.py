@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import shlex
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from vsbox.box.layout import Layout
 from vsbox.errors import BoxError
-from vsbox.guard.records import MOST_RECORDS, Record
+from vsbox.guard.records import LATEST, MOST_RECORDS, Record, decode_record
 from vsbox.launch import executor
 
 MOST_BYTES: Final = 16 << 20
@@ -26,18 +26,19 @@ KEPT: Final = 20
 class Head(msgspec.Struct, frozen=True, tag="run", tag_field="kind"):
     """The first line: what was run, when, in which mode."""
 
-    started: float
+    started: Annotated[float, msgspec.Meta(ge=0, le=LATEST)]
     command: str
     mode: str
     variant: str = ""
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One report: its file's name, what was run, and what it touched."""
+    """One report: its file's name, what was run, what it touched, and how many lines cannot be read."""
 
     name: str
     head: Head
     records: tuple[Record, ...]
+    unreadable: int = 0
 
 
 class Writer:
@@ -70,30 +71,46 @@ class Writer:
 
 
 def _forget_oldest(layout: Layout) -> None:
-    for path in sorted(layout.runs.glob("*.jsonl"))[: 1 - KEPT or None]:
+    for path in _paths(layout)[: 1 - KEPT or None]:
         path.unlink(missing_ok=True)
 
 
 def load_run(path: Path) -> Run | None:
     """Return a report; None where its first line cannot be read."""
-    lines = path.read_bytes().splitlines()
+    first, *lines = path.read_bytes().split(b"\n")
+    lines = lines[:-1]  # the last may be cut short
     try:
-        head = msgspec.json.decode(lines[0], type=Head)
-    except (IndexError, msgspec.MsgspecError):
+        head = msgspec.json.decode(first, type=Head)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    records = []
-    for line in lines[1:]:
-        with contextlib.suppress(msgspec.MsgspecError):  # the last may be cut short
-            records.append(msgspec.json.decode(line, type=Record))
-    return Run(path.stem, head, tuple(records))
+    records = tuple(filter(None, map(decode_record, lines)))
+    return Run(path.stem, head, records, len(lines) - len(records))
 
 
-def load_runs(layout: Layout) -> Iterator[Run]:
-    """Yield the reports that are kept, oldest first."""
-    for path in sorted(layout.runs.glob("*.jsonl")) if layout.runs.is_dir() else ():
-        run = load_run(path)
-        if run is not None:
-            yield run
+def _paths(layout: Layout) -> list[Path]:
+    """Return the files of all reports, oldest first.
+
+    Raises:
+        BoxError: they cannot be listed.
+    """
+    try:
+        names = os.listdir(layout.runs)  # noqa: PTH208 - glob is silent about what it cannot read
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        hint = f"what it is: ls -ld {shlex.quote(str(layout.runs))}"
+        raise BoxError(f"cannot read the reports in {layout.runs}: {error.strerror}", hint=hint) from error
+    return sorted(layout.runs / name for name in names if name.endswith(".jsonl"))
+
+
+def load_runs(layout: Layout) -> tuple[tuple[Run, ...], tuple[Path, ...]]:
+    """Return the reports that are kept, oldest first, and the files that are none.
+
+    Raises:
+        BoxError: they cannot be listed.
+    """
+    loaded = [(path, load_run(path)) for path in _paths(layout)]
+    return tuple(run for _, run in loaded if run is not None), tuple(path for path, run in loaded if run is None)
 
 
 def watched(layout: Layout, argv: Sequence[str], *, mode: str, **options: Any) -> tuple[int, tuple[Run, ...]]:
@@ -104,10 +121,10 @@ def watched(layout: Layout, argv: Sequence[str], *, mode: str, **options: Any) -
     Raises:
         BoxError: it ended without a report.
     """
-    before = {path.name for path in layout.runs.glob("*.jsonl")} if layout.runs.is_dir() else set()
+    before = set(_paths(layout))
     environment = os.environ | {"VSBOX_REPORT": mode, "VSBOX_QUIET": "1"}
     done = subprocess.run([str(executor(layout.root)), *argv], env=environment, check=False, **options)
-    runs = [load_run(path) for path in sorted(layout.runs.glob("*.jsonl")) if path.name not in before]
+    runs = [load_run(path) for path in _paths(layout) if path not in before]
     found = tuple(run for run in runs if run is not None and run.head.variant)
     if not found:
         raise BoxError(f"cannot report on {argv[0]}: it did not run", hint="see the message above")

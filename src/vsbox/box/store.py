@@ -15,7 +15,7 @@ import msgspec
 
 from vsbox.backends import choose
 from vsbox.backends.interface import Backend
-from vsbox.box.layout import Layout
+from vsbox.box.layout import Layout, made_anew
 from vsbox.box.pip import provide_pip
 from vsbox.errors import BoxError, CannotEnforceError, PolicyError, VsboxError
 from vsbox.guard.install import guard_content, put_guard
@@ -82,7 +82,7 @@ def load_policy(layout: Layout) -> Policy:
     except OSError as error:
         raise PolicyError(
             f"cannot read {layout.policy}: {error.strerror}",
-            hint=f"make the box anew: vsbox --clear {layout.root}",
+            hint=f"put it back, or {made_anew(layout.root)}",
         ) from error
     return parse(data, name=str(layout.policy))
 
@@ -99,9 +99,7 @@ def load_interpreter(layout: Layout) -> Interpreter:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Interpreter)
     except (OSError, msgspec.MsgspecError) as error:
-        raise BoxError(
-            f"cannot read {path}: {error}", hint=f"make the box anew: vsbox --clear {layout.root}"
-        ) from error
+        raise BoxError(f"cannot read {path}: {error}", hint=made_anew(layout.root)) from error
 
 
 def commands_mtime_ns(layout: Layout) -> int:
@@ -167,7 +165,7 @@ def compile_for(layout: Layout, policy: Policy, facts: HostFacts, box: BoxFacts)
     if not Path(box.interpreter.executable).exists():
         raise BoxError(
             f"cannot use {layout.root}: its Python {box.interpreter.executable} is gone",
-            hint=f"make the box anew: vsbox --clear {layout.root}",
+            hint=made_anew(layout.root),
         )
     backend = backend_of(policy, facts)
     plan = backend.translate(compile_plan(policy, facts, box, backend.tier), facts)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from vsbox.box.layout import TASKS, Layout
+from vsbox.box.layout import TASKS, Layout, made_anew
 from vsbox.errors import BoxError
 from vsbox.host.collect import find_launcher
 from vsbox.policy.model import Policy
@@ -61,7 +61,7 @@ def list_names(directory: Path) -> tuple[str, ...]:
     except OSError as error:
         raise BoxError(
             f"cannot list the commands of {directory.parent.parent}: {error.strerror}; launchers stay as they are",
-            hint=f"code inside broke its environment; start over: vsbox --clear {directory.parent.parent}",
+            hint=f"code inside broke its environment; {made_anew(directory.parent.parent)}",
         ) from error
     try:
         with os.scandir(descriptor) as entries:

@@ -11,9 +11,9 @@ import os
 import platform
 import socket
 import time
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Final
 
 import msgspec
@@ -24,7 +24,7 @@ from vsbox.box.store import load_policy, plan_and_facts
 from vsbox.guard.attribution import Attribution, Distributions
 from vsbox.guard.events import HIDES, Owner, Spawn, Touch, decode
 from vsbox.guard.judge import Judge, Verdict, kind_of, parents
-from vsbox.guard.records import Record, advice
+from vsbox.guard.records import Record, advice, by_owner
 from vsbox.plan.guard import guard_config
 from vsbox.plan.model import Tier
 from vsbox.plan.steps import printable
@@ -94,7 +94,7 @@ class Watch:
             self._attribution.hear(event)
             return
         owner = self._attribution.owner_of(event)
-        verdict = self._judge.judge(event.operation, event.target)
+        verdict = self._judge.judge(event.operation, event.target, event.pid)
         if not verdict.kept:
             return
         key = (event.pid, KIND_OF_OPERATION.get(event.operation, event.operation), event.target)
@@ -248,14 +248,10 @@ def summarize(denied: Iterable[Record], *, blocks: bool, layout: Layout) -> None
     if not records:
         say(f"nothing {'was' if blocks else 'would be'} denied")
         return
-    counts = Counter(record.distribution or YOUR_CODE for record in records)
     rows = []
-    for owner, _ in counts.most_common():
-        shown = owner
-        for record in records:
-            if (record.distribution or YOUR_CODE) == owner:
-                rows.append((shown, record.operation, printable(record.target), record.where or record.program))
-                shown = ""
+    for owner, own in by_owner(records):
+        names = chain((owner or YOUR_CODE,), repeat(""))
+        rows += [(next(names), r.operation, printable(r.target), r.where or r.program) for r in own]
     print_rows(f"vsbox: {word} in {layout.root}", rows)
     say(f"what would allow it: vsbox report {layout.root}")
 

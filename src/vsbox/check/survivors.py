@@ -50,8 +50,8 @@ def find_survivors(argv: Sequence[str], *, seconds: float = SECONDS_TO_END, is_o
             return Answer("crashed", "it did not start")
         if _is_closed(pipe, seconds):
             return Answer("ESRCH", "all were gone when the launcher had been killed")
-        if is_ours:
-            with contextlib.suppress(OSError, ValueError):
+        if is_ours and daemon.strip().isdigit() and int(daemon) > 1:  # no group, and not all
+            with contextlib.suppress(OSError):
                 os.kill(int(daemon), signal.SIGKILL)  # type: ignore[attr-defined,unused-ignore]
         return Answer("ok", "a process lived on")
     finally:
@@ -68,7 +68,9 @@ def _read_line(pipe: int) -> bytes:
 
 def _is_closed(pipe: int, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
-    while select.select([pipe], [], [], max(deadline - time.monotonic(), 0))[0]:
+    while (left := deadline - time.monotonic()) > 0:  # whoever goes on writing does not hold this up
+        if not select.select([pipe], [], [], left)[0]:
+            return False
         if not os.read(pipe, 64):
             return True
     return False

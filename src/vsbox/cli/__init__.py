@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import io
+import os
 import signal
 import sys
+import traceback
 
 import click
 
 from vsbox import __version__
 from vsbox.errors import UsageError, VsboxError
 
+DEBUG = "VSBOX_DEBUG"
+"""Set to 1: an error that nobody has thought of is shown with its traceback."""
 COMMANDS = {
     "create": "vsbox.cli.create",
     "wrap": "vsbox.cli.wrap",
@@ -110,10 +115,30 @@ def _end(number: int, frame: object) -> None:  # noqa: ARG001 - signal's signatu
 
 def print_error(error: BaseException) -> None:
     """Write an error and its next step to standard error."""
-    click.echo(f"{click.style('vsbox:', fg='red')} {error}", err=True)
+    click.echo(f"{click.style('vsbox:', fg='red')} {error}", err=True, color=color())
     hint = getattr(error, "hint", None)
     if hint:
         click.echo(f"       {hint}", err=True)
+
+
+def color() -> bool | None:
+    """Return False where nobody wants colours; None leaves it to whether it is a terminal."""
+    return False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
+
+
+def _let_print() -> None:
+    """Names may hold what the encoding of a terminal, or no encoding, has: show that by its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _print_unforeseen(error: Exception) -> None:
+    """Say in one line what nobody has thought of; all of it to whoever asks."""
+    if os.environ.get(DEBUG) == "1":
+        traceback.print_exception(error)
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    print_error(VsboxError(f"cannot go on: {what}", hint=f"this is a fault of vsbox; where: {DEBUG}=1 vsbox ..."))
 
 
 def main() -> None:
@@ -121,8 +146,9 @@ def main() -> None:
     for name in ("SIGTERM", "SIGHUP"):  # the latter is not everywhere
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _end)
+    _let_print()
     try:
-        cli.main(standalone_mode=False)
+        cli.main(standalone_mode=False, color=color())
     except VsboxError as error:
         print_error(error)
         sys.exit(error.exit_code)
@@ -139,4 +165,7 @@ def main() -> None:
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
         print_error(OSError(f"cannot go on{where}: {error.strerror or error}"))
+        sys.exit(VsboxError.exit_code)
+    except Exception as error:  # the last resort: a traceback tells people nothing
+        _print_unforeseen(error)
         sys.exit(VsboxError.exit_code)

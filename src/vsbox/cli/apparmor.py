@@ -9,7 +9,7 @@ import click
 
 from vsbox.box.layout import open_box
 from vsbox.box.profiles import Profiles, profiles_of
-from vsbox.cli.output import print_json
+from vsbox.cli.output import print_bytes, print_json
 from vsbox.plan.profile_names import launcher_profile, payload_profile
 
 
@@ -35,8 +35,7 @@ def apparmor(directory: str, *, check: bool, ignore_profile_diffs: bool, as_json
     elif check:
         _print_state(profiles, error=False)
     else:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(os.fsencode(profiles.text))
+        print_bytes(os.fsencode(profiles.text))
         _print_state(profiles, error=True)
         click.echo("\nTo install them:", err=True)
         for command in profiles.commands:

@@ -42,8 +42,8 @@ def _parse(text: str) -> Requirement:
 
     from vsbox.errors import UsageError
 
-    path = Path(text).expanduser()
-    if path.suffix in {".whl", ".gz", ".zip"} or path.is_dir():
+    path = Path(os.path.expanduser(text))  # noqa: PTH111 - a user whom nobody knows is part of a name
+    if text and (path.suffix in {".whl", ".gz", ".zip"} or path.is_dir()):
         if not path.exists():
             raise UsageError(f"cannot compare {text}: there is no such file")
         return Requirement(str(path.resolve()), re.split(r"-\d", path.name, maxsplit=1)[0])
@@ -94,8 +94,16 @@ def diff(first: str, second: str, command: tuple[str, ...], *, python: str | Non
 
 def _scratch() -> Any:
     """Return a directory that goes in the end, where boxes may be: /tmp is private inside."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vsbox"
-    cache.mkdir(parents=True, exist_ok=True)
+    from vsbox.errors import VsboxError
+    from vsbox.host.collect import user_home
+
+    home = os.environ.get("HOME") or user_home()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(home, ".cache")) / "vsbox"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        cause = f"cannot make boxes in {cache}: {error.strerror}"
+        raise VsboxError(cause, hint="name a directory of yours: XDG_CACHE_HOME=DIR vsbox diff ...") from error
     return _Scratch(cache)
 
 
@@ -151,8 +159,10 @@ def _observe(place: Path, requirement: Requirement, words: tuple[str, ...], pyth
 
 def _run(layout: Layout, argv: tuple[str, ...], work: Path) -> tuple[int, list[Any]]:
     from vsbox.box.runs import watched
+    from vsbox.cli.learn import warn_of_unreadable
 
     status, runs = watched(layout, argv, mode="1", cwd=work, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())
+    warn_of_unreadable(runs)
     return status, [record for run in runs for record in run.records]
 
 

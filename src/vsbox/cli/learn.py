@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from vsbox.box.layout import Layout
+    from vsbox.box.runs import Run
     from vsbox.guard.propose import Item, Proposal, Refused
     from vsbox.policy.model import Policy
 
@@ -39,8 +42,9 @@ def learn(
       vsbox learn --interactive myenv -- python prog.py
 
     COMMAND runs under the present policy, and so may end at the first thing that it is denied; with --log nothing is
-    denied: run only what you trust that way. The proposal is a diff of sandbox.json. Credentials are never part of
-    it. Exit status: COMMAND's own.
+    denied: run only what you trust that way. What is ended by Ctrl-C is learned from as well. The proposal is a
+    diff of sandbox.json. Credentials are never part of it. With --json, what COMMAND prints goes to standard error.
+    Exit status: COMMAND's own.
     """
     from vsbox.box.layout import open_box
     from vsbox.box.store import change_policy, load_policy
@@ -49,8 +53,10 @@ def learn(
     words = command[1:] if command[:1] == ("--",) else command
     if not words:
         raise UsageError("no command given", hint="vsbox learn DIR -- COMMAND [ARGUMENT ...]")
+    if interactive and _nobody_answers():
+        raise UsageError("cannot ask about each line: standard input has no answers", hint="vsbox learn --apply")
     layout = open_box(directory)
-    status, proposal = _watch(layout, words, preview=preview)
+    status, proposal = _watch(layout, words, preview=preview, aside=as_json)
     items = proposal.items
     if as_json:
         from vsbox.cli.output import print_json
@@ -72,18 +78,53 @@ def learn(
     sys.exit(status)
 
 
-def _watch(layout: Layout, words: Sequence[str], *, preview: bool) -> tuple[int, Proposal]:
-    """Run a command, watched; return its status and what would let it pass."""
+def _nobody_answers() -> bool:
+    """Tell whether standard input is closed or /dev/null."""
+    try:
+        return os.path.samestat(os.fstat(0), os.stat(os.devnull))  # noqa: PTH116 - beside fstat
+    except OSError:
+        return True
+
+
+@contextlib.contextmanager
+def _interrupts_left_to_command() -> Iterator[None]:
+    """Let Ctrl-C, which a terminal sends to both, end the command alone: servers are always ended so."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:  # the command has it ignored too, as after nohup
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: None)  # not SIG_IGN, which the command would inherit
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _watch(layout: Layout, words: Sequence[str], *, preview: bool, aside: bool) -> tuple[int, Proposal]:
+    """Run a command, watched; return its status and what would let it pass.
+
+    ``aside``: what it prints goes to standard error.
+    """
     from vsbox.box.runs import watched
     from vsbox.box.store import load_policy
     from vsbox.guard.propose import Proposer
     from vsbox.host.collect import own_paths, user_home
 
-    status, runs = watched(layout, words, mode="preview" if preview else "1")
+    options = {"stdout": 2} if aside else {}
+    with _interrupts_left_to_command():
+        status, runs = watched(layout, words, mode="preview" if preview else "1", **options)
     denied = [record for run in runs for record in run.records if record.verdict != "allowed"]
+    warn_of_unreadable(runs)
     hidden = load_policy(layout).hidden_paths
     proposer = Proposer(str(layout.root), user_home(), own_paths(), hidden=hidden, commands=_commands())
     return status, proposer.propose(denied)
+
+
+def warn_of_unreadable(runs: Sequence[Run]) -> None:
+    """Say that a report is not all that there was."""
+    unreadable = sum(run.unreadable for run in runs)
+    if unreadable:
+        click.echo(f"vsbox: lines of the report that are none: {unreadable}; what they said is not known", err=True)
 
 
 def _commands() -> tuple[str, ...]:
@@ -106,10 +147,16 @@ def with_items(policy: Policy, items: Sequence[Item]) -> Policy:
 
 
 def _is_wanted(item: Item) -> bool:
+    from vsbox.errors import UsageError
     from vsbox.plan.steps import printable
 
     asked = printable(f"{item.key}: {item.value} (needed by {', '.join(item.needed_by)})")
-    return click.confirm(asked, default=False, err=True)
+    try:
+        return click.confirm(asked, default=False, err=True)
+    except click.Abort as error:
+        if isinstance(error.__context__, EOFError):
+            raise UsageError("cannot ask about each line: no answer came", hint="vsbox learn --apply") from None
+        raise
 
 
 def _print_refused(refused: Sequence[Refused]) -> None:

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
 import msgspec
 
+from vsbox.errors import VsboxError
+
 
 def print_json(value: object) -> None:
     """Print a value as indented JSON."""
     click.echo(json.dumps(msgspec.to_builtins(value), indent=2))
+
+
+def print_bytes(data: bytes) -> None:
+    """Write to standard output what may be in no encoding.
+
+    Raises:
+        VsboxError: it is closed.
+    """
+    if sys.stdout is None:
+        raise VsboxError("cannot print: standard output is closed", hint="leave it open, or name a file")
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, error: bool = False) -> None:

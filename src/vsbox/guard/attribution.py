@@ -9,6 +9,7 @@ from typing import Final
 from vsbox.errors import BoxError
 from vsbox.guard.events import NOBODY, Owner, Spawn, Touch
 from vsbox.guard.places import opened_below, read_regular
+from vsbox.guard.records import MOST_NAMES
 
 MOST_BYTES: Final = 4 << 20
 MOST_BYTES_OF_ALL: Final = 64 << 20
@@ -111,7 +112,7 @@ class Attribution:
         if not library:
             return owner
         further = tuple(name for name in owner.chain if name != library)
-        return Owner(library, touch.library, (library, *further))
+        return Owner(library, touch.library, (library, *further)[:MOST_NAMES])
 
     def _execute(self, touch: Touch) -> None:
         """A process becomes another program: that of a distribution is its own, unless somebody asked for it."""

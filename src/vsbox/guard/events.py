@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from vsbox.guard.records import MOST_NAMES
 from vsbox.plan.observed import HEAD, NONE, OBSERVED, name_of_call, operation_of
 from vsbox.seccomp.rules import FIXED_RULES, matches
 
@@ -98,7 +99,7 @@ def _note(time: float, pid: int, parent: int, program: str, text: str) -> Touch 
     if len(fields) != 5 or fields[0] not in NOTED:
         return None
     operation, target, distribution, where, chain = fields
-    owner = Owner(distribution[:200], where, tuple(filter(None, chain.split(ITEM)))[:50])
+    owner = Owner(distribution[:200], where, tuple(filter(None, chain.split(ITEM)))[:MOST_NAMES])
     if operation == "spawn":
         return Spawn(pid, owner)
     return Touch(time, pid, parent, program, operation, target, owner)

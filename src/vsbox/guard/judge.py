@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from vsbox.guard.events import HIDES
@@ -18,7 +20,18 @@ READING: Final = frozenset({"read", "list", "look", "enter", "execute", "load", 
 PASSING: Final = frozenset({"look", "enter", "list"})
 """Not worth a line where it is allowed."""
 NETWORKING: Final = frozenset({"connect", "resolve"})
-QUIET_BELOW: Final = ("/proc/", "/dev/", "/sys/")
+OF_THE_KERNEL: Final = ("/proc", "/dev", "/sys")
+OF_PROCESS: Final = re.compile(r"/proc/(?:self|thread-self|(\d+))(?:/task/\d+)?(?:/([^/]+)|\Z)")
+OF_ITS_OWN: Final = frozenset(
+    {"auxv", "cwd", "environ", "exe", "fd", "fdinfo", "io", "map_files", "maps", "mem", "ns", "numa_maps", "pagemap"}
+    | {"personality", "root", "smaps", "smaps_rollup", "stack", "syscall", "timers"}
+)
+"""What of a process is for those who may trace it: from a box, no process outside."""
+OTHERS: Final = "of a process outside the box"
+SHARED: Final = ("/dev/shm", "/dev/pts")
+"""What is there before the run is somebody else's; what the run makes there is its own."""
+MOST_PROCESSES: Final = 100_000
+MOST_PARENTS: Final = 100
 
 
 @dataclass(frozen=True)
@@ -54,13 +67,19 @@ class Judge:
             self._guard.places.setdefault(path, level)
         self._granted = tuple(f"{path.rstrip('/')}/" for path in (*self.config["granted"], *self.shown))
         self._root = str(self.config["root"])
-        self._hides = self.config["tier"] == "namespaces"
+        self._tier = str(self.config["tier"])
+        self._hides = self._tier == "namespaces"
+        self._shared = frozenset(f"{place}/{name}" for place in SHARED for name in _names_in(place))
+        self._records = frozenset(self.config["records"])
+        self._processes: set[int] = set()
         self._ways = {
             parent for path, level in self._guard.places.items() if level for parent in parents(path)
         }  # fmt: skip
 
-    def judge(self, operation: str, target: str) -> Verdict:
-        """Return the verdict on one touch."""
+    def judge(self, operation: str, target: str, pid: int = 0) -> Verdict:
+        """Return the verdict on one touch by a process of the run."""
+        if pid and len(self._processes) < MOST_PROCESSES:
+            self._processes.add(pid)
         if operation == HIDES:
             return ALLOWED_KEPT
         if operation == "call":
@@ -79,9 +98,12 @@ class Judge:
         return Verdict(denied=True, kept=True, rule=NETWORK) if offline else ALLOWED_KEPT
 
     def _judge_path(self, operation: str, path: str) -> Verdict:
-        if path.startswith(QUIET_BELOW) or ".vsbox-denied" in path:
-            return ALLOWED_QUIETLY
         level = 1 if operation in READING else 2
+        if path in self._records:
+            return ALLOWED_QUIETLY
+        of_kernel = self._judge_kernel(operation, path, level)
+        if of_kernel is not None:
+            return of_kernel
         of_entry = level == 2 and not (operation in CONTENT and os.path.lexists(path))
         asked = os.path.dirname(path) if of_entry else path  # noqa: PTH120 - any text
         if self._guard.level(asked) >= level and not self._is_protected(path, level):
@@ -93,6 +115,45 @@ class Judge:
         if self._is_no_denial(operation, path, asked, level):
             return ALLOWED_QUIETLY
         return Verdict(denied=True, kept=True, rule=self._rule(path, level))
+
+    def _judge_kernel(self, operation: str, path: str, level: int) -> Verdict | None:
+        """Judge what the policy does not speak of: the kernel's files, which with namespaces are the sandbox's own."""
+        if not any(is_below(path, place) for place in OF_THE_KERNEL):
+            return None
+        process = OF_PROCESS.match(path)
+        if process:
+            if self._hides or not process[1] or self._is_of_run(int(process[1])):
+                return ALLOWED_QUIETLY
+            is_told = process[2] in OF_ITS_OWN and operation not in {"look", "enter"}
+            return self._foreign(path, level, OTHERS) if is_told else None
+        if self._hides:
+            return ALLOWED_QUIETLY if level == 1 or is_below(path, "/dev") else None
+        shared = next((place for place in SHARED if path.startswith(f"{place}/")), "")
+        if shared and self._tier == "none":
+            entry = "/".join(path.split("/")[:4])
+            return self._foreign(path, level, f"of others: {entry}") if entry in self._shared else ALLOWED_QUIETLY
+        return None
+
+    def _foreign(self, path: str, level: int, rule: str) -> Verdict:
+        is_there = os.access(path, os.R_OK if level == 1 else os.W_OK)
+        return Verdict(denied=True, kept=True, rule=rule) if is_there else ALLOWED_QUIETLY
+
+    def _is_of_run(self, number: int) -> bool:
+        """Tell whether a process is one of the run, or descends from one; ``number`` may be a thread's."""
+        for _ in range(MOST_PARENTS):
+            if number in self._processes:
+                return True
+            try:
+                status = Path(f"/proc/{number}/status").read_text(errors="replace")
+            except OSError:
+                return False
+            ids = dict(re.findall(r"^(Tgid|PPid):\s+(\d+)$", status, re.MULTILINE))
+            if int(ids.get("Tgid", 0)) in self._processes:
+                return True
+            number = int(ids.get("PPid", 0))
+            if number <= 1:
+                return False
+        return False
 
     def _outside(self, path: str) -> str:
         """Return where a path inside is, of the environment, which code inside sees as the box."""
@@ -127,6 +188,13 @@ class Judge:
         if hidden is not None:
             return f"hidden_paths: {hidden}"
         return f"not granted in {self._root}/sandbox/sandbox.json"
+
+
+def _names_in(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)  # noqa: PTH208 - names, as they are
+    except OSError:
+        return []
 
 
 def parents(path: str) -> list[str]:

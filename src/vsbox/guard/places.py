@@ -34,7 +34,7 @@ def opened_below(root: Path, relative: str) -> Iterator[int]:
     except OSError as error:
         raise BoxError(
             f"cannot open {root}/{relative}: {error.strerror}",
-            hint="code inside broke its environment; make it anew: vsbox --clear DIR",
+            hint="code inside broke its environment; anew, without packages and $HOME: vsbox --clear DIR",
         ) from error
     finally:
         os.close(descriptor)
@@ -46,5 +46,8 @@ def read_regular(name: str | Path, most_bytes: int, *, directory: int | None = N
         descriptor = os.open(name, FILE, dir_fd=directory)
     except OSError:
         return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # first: Python makes no file object of a directory
+        os.close(descriptor)
+        return None
     with os.fdopen(descriptor, "rb") as file:
-        return file.read(most_bytes) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+        return file.read(most_bytes)

@@ -7,51 +7,19 @@ that holds a credential is not proposed as a whole.
 
 from __future__ import annotations
 
-import fnmatch
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from vsbox.guard.judge import parents
+from vsbox.guard import credentials
+from vsbox.guard.credentials import PACKAGES, SOURCES
+from vsbox.guard.judge import OF_THE_KERNEL, parents
 from vsbox.guard.records import CONTENT, NETWORK, READING, Record
 from vsbox.plan.project import is_protected_name
 from vsbox.policy.grants import is_below
 
-CREDENTIALS: Final = (
-    # below a home
-    "~/.ssh", "~/.gnupg", "~/.aws", "~/.azure", "~/.kube", "~/.docker", "~/.config/gcloud", "~/.config/gh",
-    "~/.config/glab-cli", "~/.config/hub", "~/.config/op", "~/.config/rclone", "~/.config/doctl", "~/.config/heroku",
-    "~/.config/git/credentials", "~/.config/containers/auth.json", "~/.config/pip", "~/.config/uv",
-    "~/.config/pypoetry",
-    "~/.config/age", "~/.config/sops", "~/.config/Bitwarden*", "~/.config/KeePass*", "~/.config/keepassxc",
-    "~/.netrc", "~/.pypirc", "~/.npmrc", "~/.yarnrc*", "~/.git-credentials", "~/.pgpass", "~/.my.cnf", "~/.s3cfg",
-    "~/.boto",
-    "~/.databrickscfg", "~/.snowflake", "~/.vault-token", "~/.terraform.d", "~/.terraformrc", "~/.oci", "~/.ibmcloud",
-    "~/.cargo/credentials*", "~/.gem/credentials", "~/.m2/settings.xml", "~/.gradle/gradle.properties", "~/.kaggle",
-    "~/.huggingface", "~/.cache/huggingface/token", "~/.cache/huggingface/stored_tokens", "~/.openai", "~/.anthropic",
-    "~/.password-store", "~/.local/share/keyrings", "~/.local/share/kwalletd", "~/.keychain", "~/.pki", "~/.putty",
-    "~/.*_history", "~/.local/share/fish/fish_history",
-    # browsers and mail
-    "~/.mozilla", "~/.thunderbird", "~/.config/google-chrome*", "~/.config/chromium", "~/.config/BraveSoftware",
-    "~/.config/microsoft-edge*", "~/.config/opera*", "~/.config/vivaldi*", "~/.librewolf", "~/.var/app", "~/snap",
-    "~/.config/Signal", "~/.config/Slack", "~/.config/discord", "~/.electrum", "~/.bitcoin", "~/.ethereum",
-    # of the machine
-    "/etc/shadow*", "/etc/gshadow*", "/etc/sudoers*", "/etc/ssl/private", "/etc/ssh", "/run/secrets", "/run/user",
-    "/var/run/secrets", "/var/run/docker.sock", "/run/docker.sock", "/etc/kubernetes", "/etc/letsencrypt", "/root/.ssh",
-)  # fmt: skip
-"""Patterns of places; ``~`` is any home."""
-CREDENTIAL_NAMES: Final = (
-    "id_rsa*", "id_ed25519*", "id_ecdsa*", "id_dsa*", "*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx", "*.jks",
-    "*.keystore",
-    "credential*", "*credentials*", "secret*", "*secrets*", "*.secret", "token", "*.token", "*_token", "tokens*",
-    "*passwd*", "*password*", ".env", ".env.*", "*.ovpn", "auth.json", "wallet.dat", ".netrc", ".pypirc",
-)  # fmt: skip
-"""Names that say it themselves, wherever they are."""
-SOURCES: Final = (".py", ".pyi", ".pyc", ".so", ".c", ".h", ".rs", ".go", ".js", ".ts", ".css", ".html", ".md", ".rst")
-"""What a directory may hold whatever its name says."""
-CREDENTIAL_DIRECTORIES: Final = frozenset({".ssh", ".gnupg", ".aws", ".kube", ".docker", "secrets", "keyrings"})
 OF_TOOLS: Final = frozenset(
     {"pip", "uv", "pypoetry", "pdm", "pipenv", "pre-commit", "virtualenv", "go-build", "yarn", "npm"}
 )
@@ -63,7 +31,22 @@ OF_THE_SYSTEM: Final = (
     "/gnu", "/dev", "/proc", "/sys", "/var/lib", "/var/spool", "/var/run", "/var/cron", "/var/mail", "/var/www",
 )  # fmt: skip
 """Where programs, services and their settings are: nothing there is proposed for writing."""
-MOST_LOOKED_AT: Final = 20_000
+EXECUTED: Final = (
+    (("pyvenv.cfg",), "an environment"),
+    (("conda-meta",), "an environment"),
+    (("sandbox/sandbox.json",), "a box"),
+    (("sandbox/exec",), "a box"),
+    (("HEAD", "objects", "refs"), "a repository"),
+    (("HEAD", "commondir"), "a repository"),
+)
+"""What a directory holds that is one of these, as ``native/project_scan.c`` finds them in a project: only there are
+they kept read-only at each start, and without namespaces not all of that is. So no directory with one is proposed."""
+MARKING: Final = frozenset({"pyvenv.cfg", "conda-meta", "sandbox", "HEAD"})
+"""One name of each, by which it is noticed."""
+MOST_LOOKED_AT: Final = 50_000
+"""Entries of a directory that is to be proposed; one that holds more is not."""
+MOST_IN_ALL: Final = 1_000_000
+"""Entries of all directories: code inside decides how many there are to look through."""
 OF_ONE_PROGRAM: Final = (".cache", ".config", ".local/share", ".local/state", ".local/lib")
 """Directories of a home whose children each belong to one program."""
 ENOUGH: Final = 3
@@ -102,19 +85,36 @@ class Proposal:
     refused: tuple[Refused, ...]
 
 
+class NotSeenError(Exception):
+    """A directory was not looked through to its end; the text says why."""
+
+
 def names_below(directory: str) -> Iterator[str]:
-    """Yield what is below a directory, what is near first, up to a number; no links are followed."""
+    """Yield what is below a directory, what is near first; installed packages are passed over.
+
+    No links are followed, but of one to a box, an environment or a repository the mark is told.
+
+    Raises:
+        NotSeenError: there is more than a number, or a part that cannot be read.
+    """
     waiting, left = deque([directory]), MOST_LOOKED_AT
-    while waiting and left > 0:
+    while waiting:
+        place = waiting.popleft()
         try:
-            entries = list(os.scandir(waiting.popleft()))
-        except OSError:
+            entries = list(os.scandir(place))
+        except (FileNotFoundError, NotADirectoryError):
             continue
-        for entry in entries[:left]:
-            yield entry.path
-            if entry.is_dir(follow_symlinks=False) and not entry.name.endswith("-packages"):
-                waiting.append(entry.path)
+        except OSError as error:
+            raise NotSeenError(f"{place} cannot be read: {error.strerror}") from error
         left -= len(entries)
+        if left < 0:
+            raise NotSeenError(f"it holds more than {MOST_LOOKED_AT} files")
+        for entry in entries:
+            yield entry.path
+            if entry.is_symlink():  # who may write here makes it lead elsewhere
+                yield from filter(os.path.lexists, (f"{entry.path}/{mark}" for mark in MARKING))
+            elif entry.is_dir(follow_symlinks=False) and entry.name.lower() not in PACKAGES:
+                waiting.append(entry.path)
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,8 @@ class Proposer:
     disk: Disk = field(default_factory=Disk)
     hidden: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    _seen: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
+    _looked_at: int = 0
 
     def propose(self, denied: Iterable[Record]) -> Proposal:
         """Return what would let all of it pass."""
@@ -207,6 +209,8 @@ class Proposer:
                 if key == "allowed_paths"
                 else "the outside half of the box"
             )
+        if any(is_below(value, place) for place in OF_THE_KERNEL):
+            return "the kernel's own, of which the sandbox has its part"
         if not value.isprintable():
             return "its name cannot be shown as it is"
         if any(is_below(value, place) for place in self.hidden):
@@ -223,8 +227,7 @@ class Proposer:
             )
         if not self.disk.exists(value):
             return "it does not exist: make it first"
-        held = self._credential_below(value)
-        return f"it holds a credential, or a place of them: {held}" if held else ""
+        return self._credential_below(value)
 
     def _objection_to_writing(self, value: str) -> str:
         """Say what speaks against writing there: code inside must not be able to leave what is executed outside."""
@@ -240,12 +243,42 @@ class Proposer:
             return "too broad: it holds much else of its owner's"
         if any(is_protected_name(part) for part in value[len(home) :].split("/") if part):
             return "your own tools would execute it"
+        above = next(filter(None, map(self._executed_in, [value, *reversed(parents(value))])), "")
+        if above:
+            return above
         rest = value[len(home) + 1 :] if home else ""
         kept = [place for place in MADE_BY_PROGRAMS if is_below(rest, place) and rest != place]
         program = rest[len(kept[0]) + 1 :].split("/", maxsplit=1)[0] if kept else ""
         if home and rest.startswith(".") and (not kept or program in OF_TOOLS):
             return "your own tools take settings and programs from there"
+        return self._executed_below(value)
+
+    def _executed_in(self, directory: str) -> str:
+        key = directory, "in it"
+        if key not in self._seen:
+            self._seen[key] = self._marked(directory)
+        return self._seen[key]
+
+    def _marked(self, directory: str) -> str:
+        """Say what the user's tools execute in a directory that is a box, an environment or a bare repository."""
+        if directory.rpartition("/")[2].lower() in PACKAGES:
+            return f"{directory} holds installed packages, which are executed outside"
+        for marks, what in EXECUTED:
+            if all(self.disk.exists(f"{directory.rstrip('/')}/{mark}") for mark in marks):
+                return f"{directory} is {what}, whose files are executed outside"
         return ""
+
+    def _executed_below(self, directory: str) -> str:
+        """Say what the user's tools would execute below a directory, or that not all was seen."""
+        if not self.disk.is_directory(directory):
+            return ""
+        return self._found_below(directory, self._is_executed, "it holds what your own tools would execute")
+
+    def _is_executed(self, path: str) -> bool:
+        directory, _, name = path.rpartition("/")
+        if is_protected_name(name) or name.lower() in PACKAGES:
+            return True
+        return name in MARKING and bool(self._executed_in(directory))
 
     def _home_of(self, path: str) -> str:
         """Return whose home a path is in, or "" for none."""
@@ -253,40 +286,51 @@ class Proposer:
         return next((home for home in (self.home, "/root", somebody) if home and is_below(path, home)), "")
 
     def _credential_below(self, directory: str) -> str:
-        """Return a credential in a directory, or a place of the table, or ""."""
+        """Say what speaks against granting a directory as a whole: a credential in it, or that not all was seen."""
         if not self.disk.is_directory(directory):
             return ""
-        if self._holds_credential(directory):
-            return "see what is in it"
-        return next((p for p in self.disk.below(directory) if not p.endswith(SOURCES) and self.is_credential(p)), "")
+        place = self._credential_place_below(directory)
+        if place:
+            return f"{HOLDS_CREDENTIAL}: {place}"
+        return self._found_below(directory, self._is_credential_below, HOLDS_CREDENTIAL)
+
+    def _found_below(self, directory: str, is_found: Callable[[str], bool], what: str) -> str:
+        key = directory, what
+        if key not in self._seen:
+            self._seen[key] = self._look_through(directory, is_found, what)
+        return self._seen[key]
+
+    def _look_through(self, directory: str, is_found: Callable[[str], bool], what: str) -> str:
+        try:
+            found = next(filter(is_found, self._counted(self.disk.below(directory))), None)
+        except NotSeenError as error:
+            return f"it was not looked through to its end: {error}"
+        return "" if found is None else f"{what}: {found}"
+
+    def _counted(self, paths: Iterable[str]) -> Iterator[str]:
+        for path in paths:
+            self._looked_at += 1
+            if self._looked_at > MOST_IN_ALL:
+                raise NotSeenError("too much was looked through already; learn from a part of it first")
+            yield path
+
+    def _is_credential_below(self, path: str) -> bool:
+        return not path.endswith(SOURCES) and self.is_credential(path)
 
     def is_credential(self, path: str) -> bool:
         """Tell whether a path is, or is below, something that opens something else."""
-        names = path.split("/")
-        if any(fnmatch.fnmatch(name.lower(), pattern) for name in names[-1:] for pattern in CREDENTIAL_NAMES):
-            return True
-        if not CREDENTIAL_DIRECTORIES.isdisjoint(names):
-            return True
-        return any(self._matches(path, pattern) for pattern in CREDENTIALS)
+        return credentials.is_credential(path, self.home)
 
-    def _matches(self, path: str, pattern: str) -> bool:
-        for home in (self.home, "/root", "/".join(path.split("/")[:3])) if pattern.startswith("~/") else ("",):
-            whole = pattern.replace("~", home, 1)
-            depth = whole.count("/") + 1
-            if fnmatch.fnmatch("/".join(path.split("/")[:depth]), whole):
-                return True
-        return False
-
-    def _holds_credential(self, directory: str) -> bool:
-        """Tell whether a directory is above a place of the table."""
-        for pattern in CREDENTIALS:
+    def _credential_place_below(self, directory: str) -> str:
+        """Return a place of the table that a directory is above, or ""."""
+        for pattern in credentials.PLACES:
             whole = pattern.replace("~", self.home, 1)
             if whole == directory:
-                return True
+                return whole
             fixed = whole.split("*", maxsplit=1)[0]
-            if is_below(fixed, directory) and ("*" in whole or self.disk.exists(whole)):
-                return True
-        return False
+            if is_below(fixed, directory) and "*" not in whole and self.disk.exists(whole):
+                return whole
+        return ""
 
     def _merged(self, paths: dict[str, set[str]], *, writes: bool) -> dict[str, set[str]]:
         """Replace what belongs together by what holds it, as long as nothing else comes with it that matters."""
@@ -330,6 +374,7 @@ class Proposer:
 
 
 CREDENTIAL: Final = "a credential, or a place of them"
+HOLDS_CREDENTIAL: Final = f"it holds {CREDENTIAL}"
 
 
 def _items(key: Literal["allowed_paths", "read_only_paths", "network"], found: dict[str, set[str]]) -> Iterator[Item]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,9 @@ MOST_RECORDS: Final = 20_000
 LATEST: Final = 4_102_444_800.0
 """The year 2100: what says it is from later than that was made up, and no calendar can show it."""
 
+MOST_NAMES: Final = 50
+"""Of a chain; whoever writes a record cuts it to that, or the record could not be read again."""
+
 Verdict = Literal["denied", "would deny", "allowed"]
 Short = Annotated[str, msgspec.Meta(max_length=200)]
 Long = Annotated[str, msgspec.Meta(max_length=8200)]
@@ -45,7 +50,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     time: Annotated[float, msgspec.Meta(ge=0, le=LATEST)]
     pid: int
     verdict: Verdict
-    chain: Annotated[tuple[Short, ...], msgspec.Meta(max_length=50)]
+    chain: Annotated[tuple[Short, ...], msgspec.Meta(max_length=MOST_NAMES)]
     operation: Short
     target: Long
     distribution: Short
@@ -71,6 +76,8 @@ def advice(record: Record, box: str) -> str:
         return f'"syscalls": ["@builtin", "{record.target}"] in sandbox.json' if unlisted else "nothing does"
     if record.rule == NETWORK:
         return '"network": "host" in sandbox.json'
+    if record.target.startswith(("/proc/", "/sys/")):
+        return "nothing does"
     if record.operation in READING and not (record.operation == "open" and not os.path.lexists(record.target)):
         return f"vsbox allow --read {shlex.quote(box)} {shlex.quote(record.target)}"
     is_there = record.operation in CONTENT and os.path.lexists(record.target)
@@ -90,7 +97,8 @@ def _lines(path: Path) -> Iterator[bytes]:
     yield from (read_regular(path, MOST_BYTES) or b"").splitlines()
 
 
-def _decode(line: bytes) -> Record | None:
+def decode_record(line: bytes) -> Record | None:
+    """Return the record that a line is; None for what is none."""
     try:
         return msgspec.json.decode(line, type=Record)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -99,21 +107,47 @@ def _decode(line: bytes) -> Record | None:
 
 def read_records(paths: Iterable[Path]) -> Records:
     """Return what these files hold; a file that is not there holds nothing."""
-    read = [_decode(line) for path in paths for line in _lines(path)]
+    read = [decode_record(line) for path in paths for line in _lines(path)]
     found = sorted(filter(None, read), key=lambda record: record.time)
     return Records(tuple(found[-MOST_RECORDS:]), read.count(None))
+
+
+def by_owner(records: Iterable[Record]) -> list[tuple[str, list[Record]]]:
+    """Return the records of each distribution, who has most of them first. Code inside may make up many names."""
+    own: dict[str, list[Record]] = {}
+    for record in records:
+        own.setdefault(record.distribution, []).append(record)
+    return sorted(own.items(), key=lambda item: -len(item[1]))
 
 
 def is_full(path: Path) -> bool:
     """Tell whether the guard adds nothing to a file any more."""
     try:
-        return path.lstat().st_size >= FULL_BYTES
+        state = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(state.st_mode) and state.st_size >= FULL_BYTES
+
+
+def is_obstructed(path: Path) -> bool:
+    """Tell whether something else is where the guard has its file, so that nothing is noted."""
+    try:
+        return not stat.S_ISREG(path.lstat().st_mode)
     except OSError:
         return False
 
 
 def forget(paths: Iterable[Path]) -> None:
-    """Remove the files."""
+    """Remove the files, and what code inside has put in their place, as far as it lets itself be removed."""
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except (IsADirectoryError, PermissionError):  # the latter on other systems
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise
+        with contextlib.suppress(RecursionError):
+            shutil.rmtree(path, ignore_errors=True)

@@ -155,7 +155,7 @@ def test_memory_of_a_call_counts_as_that_of_a_session(tier: str, code: str) -> N
 def test_a_limit_is_the_cause_only_where_it_was_met(tier: str) -> None:
     kill = "import os, signal; os.kill(os.getpid(), signal.SIGXCPU)"
     assert run(kill, limits=Limits(cpu_seconds=100), backend=tier).outcome is Outcome.SIGNALED
-    assert run("pass", limits=Limits(memory_bytes=2**70), backend=tier).ok
+    assert run("pass", limits=Limits(memory_bytes=2**62), backend=tier).ok
     assert run("while True: pass", limits=Limits(cpu_seconds=1), backend=tier).outcome is Outcome.CPU
     with Sandbox(backend=tier) as box:
         spend = "import time\nend = time.process_time() + 0.7\nwhile time.process_time() < end: pass"
@@ -822,7 +822,7 @@ def test_no_zombie_is_left_to_a_program_that_is_pid_1(tier: str) -> None:
 @tiers
 def test_a_run_that_cannot_start_ends_at_once(tier: str) -> None:
     started = time.monotonic()
-    with pytest.raises(OSError, match="too long"):
+    with pytest.raises(UsageError, match="too long"):
         run("pass", files={"a" * 300: ""}, backend=tier)
     assert time.monotonic() - started < 3
 

@@ -12,7 +12,7 @@ import struct
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal
@@ -46,7 +46,8 @@ class Sandbox:
     Its arguments are those of :func:`vsbox.run` with the same names; ``on_stdout`` and ``on_stderr`` are called with
     each piece of output as it comes, which is then not kept. ``limits`` count for the whole session, but
     ``output_bytes``, ``cpu_seconds`` and ``idle_seconds`` for each call. Used by one thread at a time; ``interrupt``
-    and ``close`` may come from any. With ``async with`` it gives an :class:`AsyncSandbox`.
+    and ``close`` may come from any, and from a callback or signal handler during a call. With ``async with`` it gives
+    an :class:`AsyncSandbox`.
 
     Security: as for :func:`vsbox.run`. Calls of one session are not protected from each other. Values come back as JSON
     and bytes; nothing that comes from inside is unpickled or executed.
@@ -85,7 +86,9 @@ class Sandbox:
         self._files = dict(files or {})
         self._sinks = (on_stdout, on_stderr)
         self._stack = contextlib.ExitStack()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._is_busy = False
+        self._is_closing = False
         self._running: Running | None = None
         self._prepared: cell.Prepared | None = None
         self._number = 0
@@ -101,8 +104,28 @@ class Sandbox:
         Raises:
             VsboxError: it cannot be done here, or not as asked.
         """
-        if self._running is not None:
-            raise SessionError("cannot open a session twice")
+        with self._use():
+            if self._running is not None:
+                raise SessionError("cannot open a session twice")
+            self._is_closing = False
+            self._start()
+        return self
+
+    @contextlib.contextmanager
+    def _use(self) -> Iterator[None]:
+        """Have it for one call; a :meth:`close` that this thread asks for meanwhile is done afterwards."""
+        with self._lock:
+            if self._is_busy:
+                raise SessionError("cannot use a session within a call of its own")
+            try:
+                self._is_busy = True
+                yield
+            finally:
+                self._is_busy = False
+                if self._is_closing:
+                    self._end()
+
+    def _start(self) -> None:
         with contextlib.ExitStack() as stack:
             prepared = cell.prepare(self._wanted, self._variables)
             stack.callback(prepared.close)
@@ -129,9 +152,8 @@ class Sandbox:
             for name, data in self._files.items():
                 self.put(name, data)
         except BaseException:
-            self.close()
+            self._end()
             raise
-        return self
 
     def _find_directory(self, stack: contextlib.ExitStack) -> int | None:
         running = self._started()
@@ -142,13 +164,23 @@ class Sandbox:
         return running.directories[1] if len(running.directories) > 1 else None
 
     def close(self) -> None:
-        """End it with everything inside; from any thread, twice if you like."""
+        """End it with everything inside; from any thread, twice if you like.
+
+        Within a call of this very thread, from a callback or a signal handler, it ends the call, which does the rest.
+        """
         running = self._running
         if running is not None:
             running.cancel()
         with self._lock:
-            self._running = None
-            self._stack.close()
+            if self._is_busy:
+                self._is_closing = True
+            else:
+                self._end()
+
+    def _end(self) -> None:
+        self._running = None
+        stack, self._stack = self._stack, contextlib.ExitStack()
+        stack.close()
 
     def __enter__(self) -> Sandbox:  # noqa: PYI034 - Self is of Python 3.11
         """Start."""
@@ -207,11 +239,12 @@ class Sandbox:
         Raises:
             SessionError: the session has ended before.
         """
-        with self._lock:
+        with self._use():
             running = self._started()
             if running.has_ended:
                 raise SessionError("cannot use a session that has ended", hint="open another")
-            return self._call(running, code, timeout, self._limits_of_call(limits))
+            reply = self._call(running, code, timeout, self._limits_of_call(limits))
+            return msgspec.structs.replace(reply, alive=reply.alive and not self._is_closing)
 
     def _limits_of_call(self, limits: Limits | None) -> Limits:
         """Return the limits of a call; of processor time those of the session count anew for each."""

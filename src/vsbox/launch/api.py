@@ -20,6 +20,7 @@ from vsbox.launch.changes import ChangeSet, read_copy, read_overlay
 from vsbox.launch.limits import Limits
 from vsbox.launch.process import Running, Sink
 from vsbox.launch.result import Result
+from vsbox.launch.settle import settle
 from vsbox.policy.grants import is_below
 
 Target = str | os.PathLike[str] | Callable[[bytes], object] | IO[bytes]
@@ -112,9 +113,7 @@ async def arun(code: str | Sequence[str] | None = None, *, check: bool = False, 
         if cancelled.is_set():
             running.cancel()
 
-    def settle(result: Result | None, error: BaseException | None) -> None:
-        if done.done():
-            return
+    def tell(result: Result | None, error: BaseException | None) -> None:
         if error is not None:
             done.set_exception(error)
         elif result is not None:
@@ -126,21 +125,22 @@ async def arun(code: str | Sequence[str] | None = None, *, check: bool = False, 
         except BaseException as error:
             outcome = (None, error)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits
-            loop.call_soon_threadsafe(settle, *outcome)
+            loop.call_soon_threadsafe(tell, *outcome)
 
     thread = threading.Thread(target=work, name="vsbox-run", daemon=True)
     thread.start()
     try:
-        result = await asyncio.shield(done)
-    except asyncio.CancelledError:
+        await asyncio.wait({done})
+    except BaseException as error:
         cancelled.set()
         for running in started:
             running.cancel()
-        while thread.is_alive():
-            await asyncio.sleep(0.005)
+        if isinstance(error, asyncio.CancelledError):
+            await settle(done)
+            thread.join()  # it is at its end
         raise
-    finally:
-        thread.join()  # it is at its end
+    thread.join()
+    result = done.result()
     return result.check() if check else result
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from vsbox import Sandbox, SessionError
+from vsbox import Outcome, Sandbox, SessionError
 
 tiers = pytest.mark.parametrize("tier", ["native", "landlock"])
 
@@ -120,3 +122,93 @@ asyncio.run(main())
 @pytest.mark.parametrize("kind", ["run", "session"])
 def test_a_callback_that_waits_for_the_loop_does_not_stop_a_cancellation(tier: str, kind: str) -> None:
     assert _run_host(CALLBACK_THAT_WAITS, tier, kind) == "CancelledError\n"
+
+
+SLOW = "import time\nfor _ in range(15): time.sleep(0.1)\n'done'"
+
+
+@tiers
+def test_cancelling_a_call_that_waits_leaves_the_one_that_runs(tier: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with Sandbox(backend=tier) as box:
+            first = asyncio.ensure_future(box.run(SLOW))
+            await asyncio.sleep(0.3)
+            second = asyncio.ensure_future(box.run("x = 2"))
+            await asyncio.sleep(0.1)
+            second.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await second
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(box.run("x = 3"), 0.1)
+            assert not first.done()
+            reply = await first
+            assert (reply.ok, reply.alive) == (True, True)
+            assert (await box.run("x")).error == "NameError"
+
+    asyncio.run(main())
+    gc.collect()
+    assert not caplog.records
+
+
+@tiers
+def test_a_call_that_is_cancelled_as_it_begins_keeps_the_session(tier: str) -> None:
+    async def main() -> None:
+        async with Sandbox(backend=tier) as box:
+            for number in range(20):
+                task = asyncio.ensure_future(box.run("import time; time.sleep(60)"))
+                await asyncio.sleep(0.0004 * number)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                reply = await box.run("5")
+                assert reply.value is not None, reply
+
+    started = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - started < 10
+
+
+# ---- interrupting ----
+
+
+@tiers
+def test_an_interrupt_is_not_lost_while_the_code_is_on_its_way(tier: str) -> None:
+    long = "x = 1\n" * 2_000_000
+    with Sandbox(backend=tier) as box:
+        for seconds in (0.01, 0.03, 0.1):
+            timer = threading.Timer(seconds, box.interrupt)
+            started = time.monotonic()
+            timer.start()
+            reply = box.run(long + "import time; time.sleep(60)", timeout=20)
+            assert (reply.outcome, reply.alive) == (Outcome.CANCELLED, True), (seconds, reply)
+            assert time.monotonic() - started < 15
+        assert box.run("2").ok
+
+
+@tiers
+def test_an_interrupt_while_a_value_is_shown_keeps_the_session(tier: str) -> None:
+    with Sandbox(backend=tier) as box:
+        box.run("import time\nclass Slow:\n    def __repr__(self): time.sleep(60)")
+        reply = box.run("Slow()", timeout=0.3)
+        assert (reply.outcome, reply.alive) == (Outcome.TIMEOUT, True)
+        assert box.run("2").ok
+
+
+@tiers
+def test_an_interrupt_that_comes_too_late_is_for_no_call(tier: str) -> None:
+    with Sandbox(backend=tier) as box:
+        box.run("1")
+        for _ in range(5):
+            box.interrupt()
+            time.sleep(0.02)
+            assert box.run("2").ok
+
+
+@tiers
+def test_what_code_sets_to_handle_interrupts_stays(tier: str) -> None:
+    with Sandbox(backend=tier) as box:
+        box.run("import signal, time\nseen = []\nsignal.signal(signal.SIGINT, lambda *_: seen.append(1))")
+        reply = box.run("end = time.monotonic() + 60\nwhile not seen and time.monotonic() < end: pass", timeout=0.3)
+        assert reply.alive
+        assert box.run("seen").value.data == [1]  # type: ignore[union-attr]
+        assert box.run("signal.signal(signal.SIGINT, signal.default_int_handler).__name__").value.data == "<lambda>"  # type: ignore[union-attr]

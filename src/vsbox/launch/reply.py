@@ -97,7 +97,7 @@ class Answer(msgspec.Struct):
     """What the inside says. It is hostile: anything else ends the session."""
 
     id: int
-    kind: Literal["value", "error", "exit", "interrupted"]
+    kind: Literal["ready", "value", "error", "exit", "interrupted"]
     value: _Value | None = None
     artifacts: Annotated[list[_Artifact], msgspec.Meta(max_length=MOST_ARTIFACTS)] = []
     type: Annotated[str, msgspec.Meta(max_length=MOST_TEXT)] = ""

@@ -91,6 +91,8 @@ class Sandbox:
         self._is_closing = False
         self._running: Running | None = None
         self._prepared: cell.Prepared | None = None
+        self._interrupted = threading.Event()
+        self._is_ready = self._is_sent = False
         self._number = 0
         self._answer: Answer | None = None
         self._incoming = bytearray()
@@ -107,7 +109,7 @@ class Sandbox:
         with self._use():
             if self._running is not None:
                 raise SessionError("cannot open a session twice")
-            self._is_closing = False
+            self._is_closing = self._is_ready = False
             self._start()
         return self
 
@@ -239,11 +241,21 @@ class Sandbox:
         Raises:
             SessionError: the session has ended before.
         """
+        return self.run_until(threading.Event(), code, timeout=timeout, limits=limits)
+
+    def run_until(
+        self, interrupted: threading.Event, code: str, *, timeout: float | None = None, limits: Limits | None = None
+    ) -> Reply:
+        """Do the same, unless and until another thread sets this event and hands it to :meth:`interrupt`."""
         with self._use():
             running = self._started()
+            self._interrupted, self._is_sent = interrupted, False
             if running.has_ended:
                 raise SessionError("cannot use a session that has ended", hint="open another")
-            reply = self._call(running, code, timeout, self._limits_of_call(limits))
+            try:
+                reply = self._call(running, code, timeout, self._limits_of_call(limits))
+            finally:
+                self._is_sent = False
             return msgspec.structs.replace(reply, alive=reply.alive and not self._is_closing)
 
     def _limits_of_call(self, limits: Limits | None) -> Limits:
@@ -268,7 +280,7 @@ class Sandbox:
         in_time = running.pump(is_answered, deadline)
         hit = None if in_time or timeout is None else LimitHit("timeout", timeout, time.monotonic() - started)
         if hit is not None:
-            running.interrupt()
+            self.interrupt()
             if not running.pump(is_answered, time.monotonic() + SECONDS_TO_INTERRUPT):
                 self._answer = None
                 running.end(Outcome.TIMEOUT, hit)
@@ -319,6 +331,13 @@ class Sandbox:
             self._outgoing = memoryview(b"")
         if not self._outgoing:
             running.forget(self._writer.fileno())
+            self._is_sent = True
+            self._hand_on(running)
+
+    def _hand_on(self, running: Running) -> None:
+        """Send on what was asked to interrupt the call, once the inside can take it and knows which call it is for."""
+        if self._is_ready and self._is_sent and self._interrupted.is_set():
+            running.interrupt()
 
     def _receive(self) -> None:
         running = self._started()
@@ -351,14 +370,19 @@ class Sandbox:
         except (msgspec.DecodeError, ValueError, RecursionError):
             running.end(Outcome.CANCELLED, LimitHit("answer", 0, len(packet)))
             return
-        if answer.id == self._number:
+        if answer.kind == "ready":
+            self._is_ready = True
+            self._hand_on(running)
+        elif answer.id == self._number:
             self._answer = answer
 
-    def interrupt(self) -> None:
-        """Raise KeyboardInterrupt in the code that runs; from any thread."""
+    def interrupt(self, call: threading.Event | None = None) -> None:
+        """Raise KeyboardInterrupt in the code that runs; from any thread. ``call``: only in that of this call."""
+        current = call or self._interrupted
+        current.set()
         running = self._running
-        if running is not None:
-            running.interrupt()
+        if running is not None and self._interrupted is current:
+            self._hand_on(running)
 
     # ---- files ----
 

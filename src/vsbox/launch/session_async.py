@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -59,19 +60,30 @@ class AsyncSandbox:
         self._threads.shutdown(wait=True)  # the thread is at its end
 
     async def run(self, code: str, *, timeout: float | None = None, limits: Limits | None = None) -> Reply:
-        """Run code and return what it came to."""
-        task = asyncio.wrap_future(self._submit(self._sandbox.run, code, timeout=timeout, limits=limits))
+        """Run code and return what it came to. Cancelling it ends the code, and no other call's, before it returns."""
+        interrupted = threading.Event()
+        call = self._submit(self._sandbox.run_until, interrupted, code, timeout=timeout, limits=limits)
         try:
-            return await asyncio.shield(task)
+            return await asyncio.wrap_future(call)
         except asyncio.CancelledError:
-            self._sandbox.interrupt()
-            done, _ = await asyncio.wait({task}, timeout=SECONDS_TO_INTERRUPT)
-            if not done:
-                running = self._sandbox._running  # noqa: SLF001 - its other half
-                if running is not None:
-                    running.cancel()
-                await asyncio.wait({task})
+            if not call.cancel():  # it has begun
+                await self._stop(call, interrupted)
             raise
+
+    async def _stop(self, call: Future[Reply], interrupted: threading.Event) -> None:
+        """Interrupt a call; if it does not heed that in time, end the session."""
+        self._sandbox.interrupt(interrupted)
+        loop = asyncio.get_running_loop()
+        late = loop.call_later(SECONDS_TO_INTERRUPT, self._cancel)
+        try:
+            await settle(asyncio.wrap_future(call))
+        finally:
+            late.cancel()
+
+    def _cancel(self) -> None:
+        running = self._sandbox._running  # noqa: SLF001 - its other half
+        if running is not None:
+            running.cancel()
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the code that runs."""
@@ -106,9 +118,7 @@ class AsyncSandbox:
 
     async def close(self) -> None:
         """End it with everything inside."""
-        running = self._sandbox._running  # noqa: SLF001
-        if running is not None:
-            running.cancel()
+        self._cancel()
         closing = asyncio.wrap_future(self._close_soon())
         try:
             await asyncio.wait({closing})

@@ -212,3 +212,37 @@ def test_what_code_sets_to_handle_interrupts_stays(tier: str) -> None:
         assert reply.alive
         assert box.run("seen").value.data == [1]  # type: ignore[union-attr]
         assert box.run("signal.signal(signal.SIGINT, signal.default_int_handler).__name__").value.data == "<lambda>"  # type: ignore[union-attr]
+
+
+# ---- answers ----
+
+SAY = """
+import json, os, struct, threading, time
+def say(answer):
+    data = json.dumps(answer).encode()
+    data = struct.pack('<I', len(data)) + data
+    while data: data = data[os.write(4, data):]
+"""
+
+
+@tiers
+def test_an_answer_before_all_is_asked_ends_the_session(tier: str) -> None:
+    early = "threading.Timer(1, say, [{'id': 3, 'kind': 'value'}]).start()\nsay({'id': 2, 'kind': 'value'})\n"
+    with Sandbox(backend=tier) as box:
+        box.run(SAY)
+        assert box.run(f"{early}time.sleep(30)", timeout=5).outcome is Outcome.EXITED
+        reply = box.run("x = 1\n" * 1_000_000, timeout=5)
+        assert (reply.outcome, reply.alive) == (Outcome.CANCELLED, False)
+        assert reply.limit is not None
+        with pytest.raises(SessionError):
+            box.run("1")
+
+
+@tiers
+def test_a_session_that_is_opened_again_hears_nothing_of_the_one_before(tier: str) -> None:
+    box = Sandbox(backend=tier)
+    with box:
+        box.run("import os, time")
+        assert box.run("os.write(4, b'\\xff\\0\\0\\0half'); time.sleep(60)", timeout=0.3).outcome is Outcome.TIMEOUT
+    with box:
+        assert box.run("1", timeout=5).ok

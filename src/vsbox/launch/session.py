@@ -110,6 +110,7 @@ class Sandbox:
             if self._running is not None:
                 raise SessionError("cannot open a session twice")
             self._is_closing = self._is_ready = False
+            self._incoming = bytearray()  # of the session before
             self._start()
         return self
 
@@ -256,6 +257,8 @@ class Sandbox:
                 reply = self._call(running, code, timeout, self._limits_of_call(limits))
             finally:
                 self._is_sent = False
+                self._outgoing = memoryview(b"")
+                running.forget(self._writer.fileno())
             return msgspec.structs.replace(reply, alive=reply.alive and not self._is_closing)
 
     def _limits_of_call(self, limits: Limits | None) -> Limits:
@@ -375,6 +378,8 @@ class Sandbox:
             self._hand_on(running)
         elif answer.id == self._number:
             self._answer = answer
+            if self._outgoing:  # nobody can know yet what was asked
+                running.end(Outcome.CANCELLED, LimitHit("answer", 0, len(packet)))
 
     def interrupt(self, call: threading.Event | None = None) -> None:
         """Raise KeyboardInterrupt in the code that runs; from any thread. ``call``: only in that of this call."""

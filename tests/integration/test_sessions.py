@@ -246,3 +246,53 @@ def test_a_session_that_is_opened_again_hears_nothing_of_the_one_before(tier: st
         assert box.run("os.write(4, b'\\xff\\0\\0\\0half'); time.sleep(60)", timeout=0.3).outcome is Outcome.TIMEOUT
     with box:
         assert box.run("1", timeout=5).ok
+
+
+HOST_THAT_HEARS = """
+import resource, sys, vsbox
+with vsbox.Sandbox(backend=sys.argv[1]) as box:
+    box.run("1")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    reply = box.run(sys.stdin.read(), timeout=50)
+    more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(reply.outcome.value, more // 1024)
+"""
+FULL = f"""{SAY}
+def text(size): return '"' + '\\\\U0001f600'.encode().decode('unicode_escape') + 'a' * size + '"'
+data = '{{"id": 2, "kind": "value", "value": {{"type": "t", "text": "", "json": %s}}, "x": %s}}' % (
+    text(8_000_000), text(55_000_000))
+data = data.encode()
+data = memoryview(struct.pack('<I', len(data)) + data)
+while data: data = data[os.write(4, data[:1 << 18]):]
+time.sleep(60)
+"""
+UNENDING = "import os\nos.write(4, b'\\0\\0\\xe0\\x1f')\nwhile True: os.write(4, bytes(1 << 16))"
+ANSWERS = {"full": (FULL, "exited"), "unending": (UNENDING, "output")}
+
+
+@tiers
+@pytest.mark.parametrize(("code", "outcome"), ANSWERS.values(), ids=ANSWERS)
+def test_answers_take_little_memory(tier: str, code: str, outcome: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HOST_THAT_HEARS, tier], input=code, capture_output=True, text=True, check=True
+    )
+    came_to, mebibytes = done.stdout.split()
+    assert came_to == outcome
+    assert int(mebibytes) < 200
+
+
+@tiers
+def test_artifacts_are_bounded_together(tier: str) -> None:
+    figures = (
+        "import sys, types\n"
+        "class Figure:\n    def savefig(self, file, format): file.write(bytes(7 << 20))\n"
+        "pyplot = types.ModuleType('matplotlib.pyplot')\n"
+        "pyplot.get_fignums = lambda: range(10)\npyplot.figure = lambda number: Figure()\n"
+        "pyplot.close = lambda _: None\nsys.modules['matplotlib.pyplot'] = pyplot\n'\"' * 4_000_000"
+    )
+    with Sandbox(backend=tier) as box:
+        reply = box.run(figures)
+        assert reply.ok
+        assert [len(artifact.data) for artifact in reply.artifacts] == [7 << 20] * 4
+        assert reply.value is not None
+        assert reply.value.data == '"' * 4_000_000

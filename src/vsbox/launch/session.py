@@ -24,7 +24,7 @@ from vsbox.launch import cell, paths
 from vsbox.launch import files as trees
 from vsbox.launch.limits import Limits
 from vsbox.launch.process import Running
-from vsbox.launch.reply import Answer, Reply, Value, decoded
+from vsbox.launch.reply import MOST_ANSWER_BYTES, Answer, Reply, Value
 from vsbox.launch.result import LimitHit, Outcome
 from vsbox.plan.receipt import Receipt
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 WORKER: Final = Path(__file__).with_name("worker.py")
 KEPT_INSIDE: Final = 4
 """``native/cell.c``, FD_KEPT."""
-MOST_ANSWER_BYTES: Final = 512 << 20
 SECONDS_TO_START: Final = 60.0
 SECONDS_TO_INTERRUPT: Final = 1.0
 """For code to end after KeyboardInterrupt; a session whose code does not is ended."""
@@ -314,7 +313,7 @@ class Sandbox:
         if answer.kind == "error":
             return Reply(Outcome.EXITED, "", "", error=answer.type, traceback=answer.text, limit=hit)
         value = None if answer.value is None else Value(answer.value.type, answer.value.text, answer.value.json)
-        return Reply(Outcome.EXITED, "", "", value=value, artifacts=tuple(map(decoded, answer.artifacts)))
+        return Reply(Outcome.EXITED, "", "", value=value, artifacts=tuple(answer.artifacts))
 
     def _send(self, running: Running, code: str) -> None:
         self._number += 1
@@ -361,15 +360,13 @@ class Sandbox:
                 return
             if len(self._incoming) < 4 + size:
                 return
-            packet = bytes(self._incoming[4 : 4 + size])
+            with memoryview(self._incoming) as whole, whole[4 : 4 + size] as packet:
+                self._take(running, packet)
             del self._incoming[: 4 + size]
-            self._take(running, packet)
 
-    def _take(self, running: Running, packet: bytes) -> None:
+    def _take(self, running: Running, packet: memoryview) -> None:
         try:
             answer = msgspec.json.decode(packet, type=Answer)
-            for artifact in answer.artifacts:
-                decoded(artifact)
         except (msgspec.DecodeError, ValueError, RecursionError):
             running.end(Outcome.CANCELLED, LimitHit("answer", 0, len(packet)))
             return

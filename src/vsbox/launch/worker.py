@@ -17,7 +17,9 @@ import traceback
 
 MOST_TEXT = 1 << 16
 MOST_ARTIFACTS = 32
-MOST_ARTIFACT_BYTES = 8 << 20
+MOST_DATA = 8 << 20
+MOST_DATA_TOGETHER = 32 << 20
+"""What a caller takes: see ``reply.py``."""
 
 
 def shown(value):
@@ -30,7 +32,7 @@ def shown(value):
     told["text"] = text[:MOST_TEXT]
     try:
         data = json.dumps(value, allow_nan=False)
-        if len(data) <= MOST_ARTIFACT_BYTES and json.loads(data) == value:
+        if len(data) <= MOST_DATA and json.loads(data) == value:
             told["json"] = data
     except Exception:
         pass
@@ -120,8 +122,10 @@ def perform(code, name, space, interrupts):
         if last is not None:
             value = eval(compile(last, name, "eval"), space)
         found = []
+        room = MOST_DATA_TOGETHER
         for label, media, data in artifacts(value):
-            if len(found) < MOST_ARTIFACTS and len(data) <= MOST_ARTIFACT_BYTES:
+            if len(found) < MOST_ARTIFACTS and len(data) <= min(MOST_DATA, room):
+                room -= len(data)
                 found.append({"name": label[:200], "media": media, "data": base64.b64encode(data).decode("ascii")})
         return {"kind": "value", "value": None if value is None else shown(value), "artifacts": found}
     except SystemExit as error:

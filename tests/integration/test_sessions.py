@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -296,3 +297,46 @@ def test_artifacts_are_bounded_together(tier: str) -> None:
         assert [len(artifact.data) for artifact in reply.artifacts] == [7 << 20] * 4
         assert reply.value is not None
         assert reply.value.data == '"' * 4_000_000
+
+
+# ---- exceptions ----
+
+ON = "import time\nprint('a', flush=True)\nx = 1\ntry:\n    time.sleep(60)\nfinally:\n    x = 2\n    print('b')"
+STUBBORN = "while True:\n    try:\n        print('a'); time.sleep(60)\n    except KeyboardInterrupt:\n        pass"
+
+
+@tiers
+def test_a_callback_that_raises_ends_the_call(tier: str) -> None:
+    pieces: list[bytes] = []
+
+    def take(data: bytes) -> None:
+        pieces.append(data)
+        raise ZeroDivisionError
+
+    with Sandbox(backend=tier, on_stdout=take) as box:
+        with pytest.raises(ZeroDivisionError):
+            box.run(ON)
+        reply = box.run("x")
+        assert reply.value is not None
+        assert reply.value.data == 2
+        with pytest.raises(TypeError):
+            box.run(b"1")  # type: ignore[arg-type]
+        assert box.alive
+        with pytest.raises(ZeroDivisionError):
+            box.run(STUBBORN)
+        assert not box.alive
+        with pytest.raises(SessionError):
+            box.run("1")
+    assert len(pieces) == 2
+
+
+@tiers
+def test_ctrl_c_ends_the_call(tier: str) -> None:
+    with Sandbox(backend=tier) as box:
+        box.run("x = 0")
+        timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            box.run(ON)
+        reply = box.run("x")
+        assert (reply.stdout, reply.value is not None and reply.value.data) == ("", 2)

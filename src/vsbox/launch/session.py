@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from vsbox.errors import SessionError
+from vsbox.errors import SessionError, VsboxError
 from vsbox.launch import cell, paths
 from vsbox.launch import files as trees
 from vsbox.launch.limits import Limits
@@ -272,21 +272,20 @@ class Sandbox:
         started = time.monotonic()
         out, err = len(running.stdout.kept), len(running.stderr.kept)
         seen = len(running.violations)
+        self._number += 1
+        request = json.dumps({"id": self._number, "code": code}).encode()
         running.begin_call(limits)
-        self._send(running, code)
-        deadline = None if timeout is None else started + timeout
-
-        def is_answered() -> bool:  # one that says it exits has still to do that
-            return running.has_ended or (self._answer is not None and self._answer.kind != "exit")
-
-        in_time = running.pump(is_answered, deadline)
-        hit = None if in_time or timeout is None else LimitHit("timeout", timeout, time.monotonic() - started)
-        if hit is not None:
-            self.interrupt()
-            if not running.pump(is_answered, time.monotonic() + SECONDS_TO_INTERRUPT):
+        try:
+            self._send(running, request)
+            in_time = running.pump(self._is_answered, None if timeout is None else started + timeout)
+            hit = None if in_time or timeout is None else LimitHit("timeout", timeout, time.monotonic() - started)
+            if hit is not None and not self._stop(running):
                 self._answer = None
                 running.end(Outcome.TIMEOUT, hit)
-        running.read_all()
+            running.read_all()
+        except BaseException:
+            self._abandon(running)
+            raise
         reply = self._reply(running, hit)
         stdout, stderr = bytes(running.stdout.kept[out:]), bytes(running.stderr.kept[err:])
         del running.stdout.kept[out:], running.stderr.kept[err:]
@@ -297,6 +296,34 @@ class Sandbox:
             wall_seconds=time.monotonic() - started,
             violations=tuple(running.violations[seen:]),
         )
+
+    def _is_answered(self) -> bool:
+        """Tell whether the call has come to something; what says that it exits has still to do that."""
+        return self._started().has_ended or (self._answer is not None and self._answer.kind != "exit")
+
+    def _stop(self, running: Running) -> bool:
+        """Interrupt the code; tell whether it heeds that."""
+        self.interrupt()
+        return running.pump(self._is_answered, time.monotonic() + SECONDS_TO_INTERRUPT)
+
+    def _abandon(self, running: Running) -> None:
+        """End the code of a call whose caller gets an exception: its own, of a callback or of Ctrl-C."""
+        streams = (running.stdout, running.stderr)
+        sinks = [stream.sink for stream in streams]
+        is_heeded = False
+        try:
+            for stream in streams:
+                stream.sink = _drop
+            is_heeded = self._is_answered() or self._stop(running)
+            running.read_all()
+        finally:
+            if not is_heeded or running.has_ended:
+                running.end(Outcome.CANCELLED, None)
+                with contextlib.suppress(VsboxError):
+                    running.reap()
+            for stream, sink in zip(streams, sinks, strict=True):
+                stream.sink = sink
+                stream.kept.clear()
 
     def _reply(self, running: Running, hit: LimitHit | None) -> Reply:
         answer, self._answer = self._answer, None
@@ -315,11 +342,9 @@ class Sandbox:
         value = None if answer.value is None else Value(answer.value.type, answer.value.text, answer.value.json)
         return Reply(Outcome.EXITED, "", "", value=value, artifacts=tuple(answer.artifacts))
 
-    def _send(self, running: Running, code: str) -> None:
-        self._number += 1
-        data = json.dumps({"id": self._number, "code": code}).encode("utf-8", "surrogateescape")
-        self._outgoing = memoryview(struct.pack("<I", len(data)) + data)
+    def _send(self, running: Running, request: bytes) -> None:
         self._answer = None
+        self._outgoing = memoryview(struct.pack("<I", len(request)) + request)
         self._feed(running)
         if self._outgoing:
             running.watch(self._writer.fileno(), functools.partial(self._feed, running), writing=True)
@@ -423,6 +448,10 @@ def _close_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_OPEN.clear)  # they are the parent's
+
+
+def _drop(_: bytes) -> None:
+    """Take what nobody wants any more."""
 
 
 def running_end(returncode: int | None) -> str:

@@ -340,3 +340,42 @@ def test_ctrl_c_ends_the_call(tier: str) -> None:
             box.run(ON)
         reply = box.run("x")
         assert (reply.stdout, reply.value is not None and reply.value.data) == ("", 2)
+
+
+# ---- forks ----
+
+FORKED = """
+import os, sys, vsbox
+fd = lambda: len(os.listdir("/proc/self/fd"))
+def hear(data):
+    if data == b"fork":
+        sys.exit(child("within")) if os.fork() == 0 else os.wait()
+def child(kind):
+    assert not box.alive
+    try:
+        box.run("1")
+    except vsbox.SessionError as error:
+        assert "another process" in str(error), error
+    box.interrupt()
+    return 0
+box = vsbox.Sandbox(backend=sys.argv[1], on_stdout=hear)
+with box:
+    box.run("x = 5")
+    if os.fork() == 0:
+        child("after")
+        before = fd()
+        with box:
+            pass
+        box.close()
+        assert fd() < before
+        sys.exit(7)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
+    assert box.run("import os; os.write(1, b'fork'); 6").value.data == 6
+    box.put("f", "f")
+    print(box.run("x").value.data, box.alive, box.get("f"))
+"""
+
+
+@tiers
+def test_a_forked_child_that_leaves_the_block_ends_nothing(tier: str) -> None:
+    assert _run_host(FORKED, tier) == "5 True b'f'\n"

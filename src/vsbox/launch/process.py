@@ -480,13 +480,21 @@ class Running:
             self._wait()
         self._close_own()
 
-    def _close_own(self) -> None:
+    def forget_in_child(self) -> None:
+        """Close what a forked child has of it, and end nothing."""
+        self._process.returncode = 0  # of no child of this process: nothing is to warn of it
+        self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
         self._selector.close()
         for end in (self._control, self._wake, self._woken):
             end.close()
         for descriptor in (*self._pipes, *self.directories, *(() if self.changes is None else (self.changes,))):
             os.close(descriptor)
         self._pipes, self.directories, self.changes = [], [], None
+
+    def _close_own(self) -> None:
+        self._close_descriptors()
         self.group.close()
 
 

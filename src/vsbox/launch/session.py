@@ -85,6 +85,7 @@ class Sandbox:
         self._files = dict(files or {})
         self._sinks = (on_stdout, on_stderr)
         self._stack = contextlib.ExitStack()
+        self._owner = os.getpid()
         self._lock = threading.RLock()
         self._is_busy = False
         self._is_closing = False
@@ -105,6 +106,7 @@ class Sandbox:
         Raises:
             VsboxError: it cannot be done here, or not as asked.
         """
+        self._forget_in_child()
         with self._use():
             if self._running is not None:
                 raise SessionError("cannot open a session twice")
@@ -170,6 +172,7 @@ class Sandbox:
 
         Within a call of this very thread, from a callback or a signal handler, it ends the call, which does the rest.
         """
+        self._forget_in_child()
         running = self._running
         if running is not None:
             running.cancel()
@@ -178,6 +181,22 @@ class Sandbox:
                 self._is_closing = True
             else:
                 self._end()
+
+    @property
+    def _is_own(self) -> bool:
+        return os.getpid() == self._owner
+
+    def _forget_in_child(self) -> None:
+        """In a process that has been forked meanwhile, close its sockets and end nothing: it is the parent's."""
+        if self._is_own:
+            return
+        running, self._running = self._running, None
+        if running is not None:
+            running.forget_in_child()
+            self._channel.close()
+            self._writer.close()
+        self._stack.pop_all()  # called by nobody
+        self._owner, self._lock, self._is_busy = os.getpid(), threading.RLock(), False
 
     def _end(self) -> None:
         self._running = None
@@ -211,12 +230,14 @@ class Sandbox:
     def _started(self) -> Running:
         if self._running is None:
             raise SessionError("cannot use a session that is not open")
+        if not self._is_own:
+            raise SessionError("cannot use a session of another process", hint="open one after the fork")
         return self._running
 
     @property
     def alive(self) -> bool:
         """Whether it can be used."""
-        return self._running is not None and not self._running.has_ended
+        return self._running is not None and self._is_own and not self._running.has_ended
 
     @property
     def receipt(self) -> Receipt:
@@ -247,6 +268,7 @@ class Sandbox:
         self, interrupted: threading.Event, code: str, *, timeout: float | None = None, limits: Limits | None = None
     ) -> Reply:
         """Do the same, unless and until another thread sets this event and hands it to :meth:`interrupt`."""
+        self._started()
         with self._use():
             running = self._started()
             self._interrupted, self._is_sent = interrupted, False
@@ -257,7 +279,8 @@ class Sandbox:
             finally:
                 self._is_sent = False
                 self._outgoing = memoryview(b"")
-                running.forget(self._writer.fileno())
+                if self._is_own:
+                    running.forget(self._writer.fileno())
             return msgspec.structs.replace(reply, alive=reply.alive and not self._is_closing)
 
     def _limits_of_call(self, limits: Limits | None) -> Limits:
@@ -284,7 +307,8 @@ class Sandbox:
                 running.end(Outcome.TIMEOUT, hit)
             running.read_all()
         except BaseException:
-            self._abandon(running)
+            if self._is_own:  # a callback may have forked
+                self._abandon(running)
             raise
         reply = self._reply(running, hit)
         stdout, stderr = bytes(running.stdout.kept[out:]), bytes(running.stderr.kept[err:])
@@ -408,7 +432,7 @@ class Sandbox:
         current = call or self._interrupted
         current.set()
         running = self._running
-        if running is not None and self._interrupted is current:
+        if running is not None and self._interrupted is current and self._is_own:
             self._hand_on(running)
 
     # ---- files ----

@@ -98,6 +98,14 @@ def test_input_and_streams(tier: str, directory: Path) -> None:
     assert run("print('d')", stdout="discard", backend=tier).stdout == ""
 
 
+def test_code_is_measured_in_bytes() -> None:
+    result = run("text = '" + "\U0001f600" * 50_000 + "'\nprint(len(text))", backend="native")
+    assert result.stdout == "50000\n", result
+    assert not run("'" + "\udcff" * 120_000 + "'", backend="native").ok
+    with pytest.raises(UsageError, match="surrogates"):
+        run("'\ud800'")
+
+
 # ---- what goes in ----
 
 

@@ -25,7 +25,8 @@ from vsbox.policy.grants import is_below
 
 Target = str | os.PathLike[str] | Callable[[bytes], object] | IO[bytes]
 LONGEST_ARGUMENT: Final = 100_000
-"""Of code, as an argument: the kernel takes 128 KiB (execve(2), MAX_ARG_STRLEN). What is longer is put into a file."""
+"""Of code as an argument, in bytes: the kernel takes 128 KiB (execve(2), MAX_ARG_STRLEN). What is longer is put into a
+file."""
 CODE_FILE: Final = "code.py"
 
 
@@ -233,6 +234,10 @@ class _Call:
             raise UsageError("give either code or script")
         if isinstance(self.code, bytes) or (self.code is not None and not self.code):
             raise UsageError("code is text, or a list of a command and its arguments")
+        try:
+            _ = self._long_code
+        except UnicodeEncodeError as error:
+            raise UsageError(f"cannot encode code: {error.reason} at {error.start}") from None
         if self.timeout is not None and self.timeout <= 0:
             raise UsageError(f"bad timeout {self.timeout}: it is not positive")
         if self.changes not in {"keep", "capture"}:
@@ -263,11 +268,10 @@ class _Call:
             data: bytes = file.read()
             return data
 
-    @property
+    @functools.cached_property
     def _long_code(self) -> bytes | None:
-        if isinstance(self.code, str) and len(self.code) > LONGEST_ARGUMENT:
-            return self.code.encode("utf-8", "surrogateescape")
-        return None
+        data = self.code.encode("utf-8", "surrogateescape") if isinstance(self.code, str) else b""
+        return data if len(data) > LONGEST_ARGUMENT else None
 
     def _argv(self, python: str, prepared: cell.Prepared) -> tuple[str, ...]:
         if self.script is not None:

@@ -516,6 +516,9 @@ def test_a_call_has_limits_of_its_own(tier: str) -> None:
     with Sandbox(backend=tier) as box:
         flood = box.run("print('x' * 100_000)", limits=Limits(output_bytes=1000))
         assert flood.outcome is Outcome.OUTPUT
+    with Sandbox(backend=tier, limits=Limits(output_bytes=1000)) as box:
+        assert box.run("print('x' * 100_000)", limits=Limits(output_bytes=64 << 20)).ok
+        assert box.run("print('x' * 100_000)").outcome is Outcome.OUTPUT
 
 
 @tiers

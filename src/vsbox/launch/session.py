@@ -256,7 +256,8 @@ class Sandbox:
     def run(self, code: str, *, timeout: float | None = None, limits: Limits | None = None) -> Reply:
         """Run code and return what it came to; variables stay. After ``timeout`` seconds it is interrupted.
 
-        ``limits`` count for this call, where they say something other than None; passing one ends the session.
+        ``limits`` count for this call, where they say something other than None; ``output_bytes`` always does. Passing
+        one ends the session.
         ``open_files``, ``file_bytes`` and ``disk_bytes`` are the session's.
 
         Raises:
@@ -286,9 +287,7 @@ class Sandbox:
     def _limits_of_call(self, limits: Limits | None) -> Limits:
         """Return the limits of a call; of processor time those of the session count anew for each."""
         names = ("cpu_seconds", "idle_seconds", "memory_bytes", "processes", "output_bytes")
-        default = Limits()
-        asked = {name: getattr(limits, name) for name in names} if limits else {}
-        given = {name: value for name, value in asked.items() if value != getattr(default, name)}
+        given = {name: value for name in names if (value := getattr(limits, name, None)) is not None}
         return msgspec.structs.replace(self._limits, **given)
 
     def _call(self, running: Running, code: str, timeout: float | None, limits: Limits) -> Reply:

@@ -172,14 +172,21 @@ def test_a_call_that_is_cancelled_as_it_begins_keeps_the_session(tier: str) -> N
 # ---- interrupting ----
 
 
+def _interrupt_next(box: Sandbox, number: int, seconds: float) -> None:
+    while box._number == number:
+        time.sleep(0.0005)
+    time.sleep(seconds)
+    box.interrupt()
+
+
 @tiers
 def test_an_interrupt_is_not_lost_while_the_code_is_on_its_way(tier: str) -> None:
     long = "x = 1\n" * 2_000_000
     with Sandbox(backend=tier) as box:
-        for seconds in (0.01, 0.03, 0.1):
-            timer = threading.Timer(seconds, box.interrupt)
+        for seconds in (0.0, 0.01, 0.03, 0.1):
+            thread = threading.Thread(target=_interrupt_next, args=[box, box._number, seconds])
+            thread.start()
             started = time.monotonic()
-            timer.start()
             reply = box.run(long + "import time; time.sleep(60)", timeout=20)
             assert (reply.outcome, reply.alive) == (Outcome.CANCELLED, True), (seconds, reply)
             assert time.monotonic() - started < 15

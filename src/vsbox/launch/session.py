@@ -263,12 +263,12 @@ class Sandbox:
         Raises:
             SessionError: the session has ended before.
         """
-        return self.run_until(threading.Event(), code, timeout=timeout, limits=limits)
+        return self._run_until(threading.Event(), code, timeout=timeout, limits=limits)
 
-    def run_until(
+    def _run_until(
         self, interrupted: threading.Event, code: str, *, timeout: float | None = None, limits: Limits | None = None
     ) -> Reply:
-        """Do the same, unless and until another thread sets this event and hands it to :meth:`interrupt`."""
+        """Do the same, unless and until another thread hands this event to :meth:`_interrupt`."""
         self._started()
         with self._use():
             running = self._started()
@@ -426,12 +426,14 @@ class Sandbox:
             if self._outgoing:  # nobody can know yet what was asked
                 running.end(Outcome.CANCELLED, LimitHit("answer", 0, len(packet)))
 
-    def interrupt(self, call: threading.Event | None = None) -> None:
-        """Raise KeyboardInterrupt in the code that runs; from any thread. ``call``: only in that of this call."""
-        current = call or self._interrupted
-        current.set()
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the code that runs; from any thread."""
+        self._interrupt(self._interrupted)
+
+    def _interrupt(self, call: threading.Event) -> None:
+        call.set()
         running = self._running
-        if running is not None and self._interrupted is current and self._is_own:
+        if running is not None and self._interrupted is call and self._is_own:
             self._hand_on(running)
 
     # ---- files ----

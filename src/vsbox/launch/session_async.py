@@ -62,7 +62,7 @@ class AsyncSandbox:
     async def run(self, code: str, *, timeout: float | None = None, limits: Limits | None = None) -> Reply:
         """Run code and return what it came to. Cancelling it ends the code, and no other call's, before it returns."""
         interrupted = threading.Event()
-        call = self._submit(self._sandbox.run_until, interrupted, code, timeout=timeout, limits=limits)
+        call = self._submit(self._sandbox._run_until, interrupted, code, timeout=timeout, limits=limits)  # noqa: SLF001
         try:
             return await asyncio.wrap_future(call)
         except asyncio.CancelledError:
@@ -72,17 +72,18 @@ class AsyncSandbox:
 
     async def _stop(self, call: Future[Reply], interrupted: threading.Event) -> None:
         """Interrupt a call; if it does not heed that in time, end the session."""
-        self._sandbox.interrupt(interrupted)
+        self._sandbox._interrupt(interrupted)  # noqa: SLF001 - its other half
         loop = asyncio.get_running_loop()
-        late = loop.call_later(SECONDS_TO_INTERRUPT, self._cancel)
+        late = loop.call_later(SECONDS_TO_INTERRUPT, self._cancel, call)
         try:
             await settle(asyncio.wrap_future(call))
         finally:
             late.cancel()
 
-    def _cancel(self) -> None:
-        running = self._sandbox._running  # noqa: SLF001 - its other half
-        if running is not None:
+    def _cancel(self, call: Future[Reply] | None = None) -> None:
+        """End the session, unless it is for a call that has ended."""
+        running = self._sandbox._running  # noqa: SLF001
+        if running is not None and not (call is not None and call.done()):
             running.cancel()
 
     def interrupt(self) -> None:

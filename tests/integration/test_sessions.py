@@ -213,6 +213,16 @@ def test_an_interrupt_that_comes_too_late_is_for_no_call(tier: str) -> None:
 
 
 @tiers
+def test_a_timeout_at_the_last_moment_is_not_for_the_next_call(tier: str) -> None:
+    with Sandbox(backend=tier) as box:
+        box.run("import time")
+        for number in range(200):
+            late = box.run("time.sleep(0.005)", timeout=0.005 + number % 40 * 0.00002)
+            assert late.outcome in {Outcome.EXITED, Outcome.TIMEOUT}
+            assert box.run("time.sleep(0.005)").outcome is Outcome.EXITED
+
+
+@tiers
 def test_what_code_sets_to_handle_interrupts_stays(tier: str) -> None:
     with Sandbox(backend=tier) as box:
         box.run("import signal, time\nseen = []\nsignal.signal(signal.SIGINT, lambda *_: seen.append(1))")

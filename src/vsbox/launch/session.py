@@ -93,6 +93,7 @@ class Sandbox:
         self._prepared: cell.Prepared | None = None
         self._interrupted = threading.Event()
         self._is_ready = self._is_sent = False
+        self._signals = 0
         self._number = 0
         self._answer: Answer | None = None
         self._incoming = bytearray()
@@ -111,7 +112,7 @@ class Sandbox:
             if self._running is not None:
                 raise SessionError("cannot open a session twice")
             self._is_closing = self._is_ready = False
-            self._incoming = bytearray()  # of the session before
+            self._incoming, self._signals = bytearray(), 0  # of the session before
             self._start()
         return self
 
@@ -295,7 +296,9 @@ class Sandbox:
         out, err = len(running.stdout.kept), len(running.stderr.kept)
         seen = len(running.violations)
         self._number += 1
-        request = json.dumps({"id": self._number, "code": code}).encode()
+        is_late = self._signals > 0  # one sent for the call before may still come: the inside waits for it first
+        self._signals, self._is_ready = 0, self._is_ready and not is_late
+        request = json.dumps({"id": self._number, "code": code, "late": is_late}).encode()
         running.begin_call(limits)
         try:
             self._send(running, request)
@@ -358,6 +361,7 @@ class Sandbox:
             error = None if end.limit else "SystemExit" if is_exit else running_end(end.returncode)
             return Reply(end.outcome, "", "", error=error, limit=end.limit, alive=False)
         if answer.kind == "interrupted":
+            self._signals -= 1
             outcome = Outcome.TIMEOUT if hit else Outcome.CANCELLED
             return Reply(outcome, "", "", error="KeyboardInterrupt", limit=hit)
         if answer.kind == "error":
@@ -387,6 +391,7 @@ class Sandbox:
     def _hand_on(self, running: Running) -> None:
         """Send on what was asked to interrupt the call, once the inside can take it and knows which call it is for."""
         if self._is_ready and self._is_sent and self._interrupted.is_set():
+            self._signals += 1
             running.interrupt()
 
     def _receive(self) -> None:

@@ -13,6 +13,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 import traceback
 
 MOST_TEXT = 1 << 16
@@ -20,6 +21,9 @@ MOST_ARTIFACTS = 32
 MOST_DATA = 8 << 20
 MOST_DATA_TOGETHER = 32 << 20
 """What a caller takes: see ``reply.py``."""
+READY = {"id": 0, "kind": "ready"}
+SECONDS_TO_COME = 0.2
+"""For SIGINT, from the caller through the launcher."""
 
 
 def shown(value):
@@ -83,7 +87,7 @@ class Interrupts:
 
     def forget(self):
         """Forget what was kept: the request is answered."""
-        self.has_begun = self.is_kept = False
+        self.has_begun = self.is_kept = self.is_dropped = False
 
     def note(self, *_):
         """Take one while no code inside runs."""
@@ -91,6 +95,7 @@ class Interrupts:
             try:
                 self.channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
             except OSError:
+                self.is_dropped = True
                 return
         self.is_kept = True
 
@@ -100,6 +105,13 @@ class Interrupts:
         if handler is not None and handler != self.note:
             self.handler = handler
         signal.signal(signal.SIGINT, self.note)
+
+    def drop_late(self):
+        """Drop one that was sent for the request before, when it comes; code may have taken it, so not for long."""
+        end = time.monotonic() + SECONDS_TO_COME
+        while not (self.is_dropped or self.is_kept) and time.monotonic() < end:
+            time.sleep(0.001)
+        self.is_kept = False
 
     def allow(self):
         """Let them come, one that is kept at once."""
@@ -169,12 +181,15 @@ def main(channel):
     number = 0
     pid = os.getpid()
     interrupts = Interrupts(channel)
-    send(channel, {"id": 0, "kind": "ready"})  # SIGINT would have ended it before
+    send(channel, READY)  # SIGINT would have ended it before
     while True:
         request = receive(channel, interrupts)
         if request is None:
             return
         number += 1
+        if request.get("late"):
+            interrupts.drop_late()
+            send(channel, READY)
         try:
             try:
                 answer = perform(request["code"], "<call %d>" % number, space, interrupts)

@@ -258,8 +258,7 @@ class Sandbox:
         """Run code and return what it came to; variables stay. After ``timeout`` seconds it is interrupted.
 
         ``limits`` count for this call, where they say something other than None; ``output_bytes`` always does. Passing
-        one ends the session.
-        ``open_files``, ``file_bytes`` and ``disk_bytes`` are the session's.
+        one ends the session. ``open_files``, ``file_bytes`` and ``disk_bytes`` are the session's.
 
         Raises:
             SessionError: the session has ended before.
@@ -361,7 +360,6 @@ class Sandbox:
             error = None if end.limit else "SystemExit" if is_exit else running_end(end.returncode)
             return Reply(end.outcome, "", "", error=error, limit=end.limit, alive=False)
         if answer.kind == "interrupted":
-            self._signals -= 1
             outcome = Outcome.TIMEOUT if hit else Outcome.CANCELLED
             return Reply(outcome, "", "", error="KeyboardInterrupt", limit=hit)
         if answer.kind == "error":
@@ -428,6 +426,7 @@ class Sandbox:
             self._hand_on(running)
         elif answer.id == self._number:
             self._answer = answer
+            self._signals -= answer.kind == "interrupted"
             if self._outgoing:  # nobody can know yet what was asked
                 running.end(Outcome.CANCELLED, LimitHit("answer", 0, len(packet)))
 

@@ -98,6 +98,14 @@ def test_input_and_streams(tier: str, directory: Path) -> None:
     assert run("print('d')", stdout="discard", backend=tier).stdout == ""
 
 
+def test_code_is_measured_in_bytes() -> None:
+    result = run("text = '" + "\U0001f600" * 50_000 + "'\nprint(len(text))", backend="native")
+    assert result.stdout == "50000\n", result
+    assert not run("'" + "\udcff" * 120_000 + "'", backend="native").ok
+    with pytest.raises(UsageError, match="surrogates"):
+        run("'\ud800'")
+
+
 # ---- what goes in ----
 
 
@@ -653,6 +661,9 @@ def test_a_call_has_limits_of_its_own(tier: str) -> None:
     with Sandbox(backend=tier) as box:
         flood = box.run("print('x' * 100_000)", limits=Limits(output_bytes=1000))
         assert flood.outcome is Outcome.OUTPUT
+    with Sandbox(backend=tier, limits=Limits(output_bytes=1000)) as box:
+        assert box.run("print('x' * 100_000)", limits=Limits(output_bytes=64 << 20)).ok
+        assert box.run("print('x' * 100_000)").outcome is Outcome.OUTPUT
 
 
 @tiers

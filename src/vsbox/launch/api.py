@@ -23,12 +23,14 @@ from vsbox.launch.limits import Limits
 from vsbox.launch.original import Original
 from vsbox.launch.process import Running, Sink
 from vsbox.launch.result import Result
+from vsbox.launch.settle import settle
 from vsbox.policy.grants import is_below
 
 Target = str | os.PathLike[str] | Callable[[bytes], object] | IO[bytes]
 Code = str | Sequence[str | bytes | os.PathLike[str]]
 LONGEST_ARGUMENT: Final = 100_000
-"""Of code, as an argument: the kernel takes 128 KiB (execve(2), MAX_ARG_STRLEN). What is longer is put into a file."""
+"""Of code as an argument, in bytes: the kernel takes 128 KiB (execve(2), MAX_ARG_STRLEN). What is longer is put into a
+file."""
 CODE_FILE: Final = "code.py"
 
 
@@ -118,9 +120,7 @@ async def arun(code: Code | None = None, *, check: bool = False, **options: Any)
         if cancelled.is_set():
             running.cancel()
 
-    def settle(result: Result | None, error: BaseException | None) -> None:
-        if done.done():
-            return
+    def tell(result: Result | None, error: BaseException | None) -> None:
         if error is not None:
             done.set_exception(error)
         elif result is not None:
@@ -132,21 +132,22 @@ async def arun(code: Code | None = None, *, check: bool = False, **options: Any)
         except BaseException as error:
             outcome = (None, error)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits
-            loop.call_soon_threadsafe(settle, *outcome)
+            loop.call_soon_threadsafe(tell, *outcome)
 
     thread = threading.Thread(target=work, name="vsbox-run", daemon=True)
     thread.start()
     try:
-        result = await asyncio.shield(done)
-    except asyncio.CancelledError:
+        await asyncio.wait({done})
+    except BaseException as error:
         cancelled.set()
         for running in started:
             running.cancel()
-        while thread.is_alive():
-            await asyncio.sleep(0.005)
+        if isinstance(error, asyncio.CancelledError):
+            await settle(done)
+            thread.join()  # it is at its end
         raise
-    finally:
-        thread.join()  # it is at its end
+    thread.join()
+    result = done.result()
     return result.check() if check else result
 
 
@@ -272,7 +273,7 @@ class _Call:
         granted = self._granted() if given else ()
         return {name: _content(name, content, granted) for name, content in given.items()}
 
-    @property
+    @functools.cached_property
     def _long_code(self) -> bytes | None:
         data = encoded("code", self.code) if isinstance(self.code, str) else b""
         return data if len(data) > LONGEST_ARGUMENT else None

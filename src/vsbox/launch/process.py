@@ -531,7 +531,12 @@ class Running:
             self._wait()
         self._close_own()
 
-    def _close_own(self) -> None:
+    def forget_in_child(self) -> None:
+        """Close what a forked child has of it, and end nothing."""
+        self._process.returncode = 0  # of no child of this process: nothing is to warn of it
+        self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
         self._selector.close()
         for end in (self._control, self._wake, self._woken):
             end.close()
@@ -539,6 +544,9 @@ class Running:
         for descriptor in (*self._pipes, *self.directories, *(other for other in others if other >= 0)):
             os.close(descriptor)
         self._pipes, self.directories, self.changes, self._init, self._launcher = [], [], None, -1, -1
+
+    def _close_own(self) -> None:
+        self._close_descriptors()
         self.group.close()
 
 

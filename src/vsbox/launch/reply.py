@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Annotated, Any, Final, Literal
 
@@ -12,17 +11,18 @@ from vsbox.launch.result import LimitHit, Outcome, Violation
 
 MOST_TEXT: Final = 1 << 16
 MOST_DATA: Final = 8 << 20
-MOST_BASE64: Final = MOST_DATA // 3 * 4 + 4
 MOST_ARTIFACTS: Final = 32
 """What ``worker.py`` keeps to; code inside is asked to no more than it is trusted."""
+MOST_ANSWER_BYTES: Final = 64 << 20
+"""Of a whole answer, as JSON: artifacts of 32 MiB together in Base64, a value of 8 MiB with what JSON escapes in it."""
 
 
 class Artifact(msgspec.Struct, frozen=True):
     """Something to look at that a call left: a figure, a table. ``media``: its media type, like ``image/png``."""
 
-    name: str
-    media: str
-    data: bytes
+    name: Annotated[str, msgspec.Meta(max_length=200)]
+    media: Literal["text/html", "image/png", "image/svg+xml"]
+    data: Annotated[bytes, msgspec.Meta(max_length=MOST_DATA)]
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -72,21 +72,6 @@ class Reply(msgspec.Struct, frozen=True):
         return self.outcome is Outcome.EXITED and self.error is None
 
 
-class _Artifact(msgspec.Struct):
-    name: Annotated[str, msgspec.Meta(max_length=200)]
-    media: Literal["text/html", "image/png", "image/svg+xml"]
-    data: Annotated[str, msgspec.Meta(max_length=MOST_BASE64)]
-
-
-def decoded(artifact: _Artifact) -> Artifact:
-    """Return an artifact as the caller gets it.
-
-    Raises:
-        ValueError: it is not in Base64.
-    """
-    return Artifact(artifact.name, artifact.media, base64.b64decode(artifact.data, validate=True))
-
-
 class _Value(msgspec.Struct):
     type: Annotated[str, msgspec.Meta(max_length=MOST_TEXT)]
     text: Annotated[str, msgspec.Meta(max_length=MOST_TEXT)]
@@ -97,9 +82,9 @@ class Answer(msgspec.Struct):
     """What the inside says. It is hostile: anything else ends the session."""
 
     id: int
-    kind: Literal["value", "error", "exit", "interrupted"]
+    kind: Literal["ready", "value", "error", "exit", "interrupted"]
     value: _Value | None = None
-    artifacts: Annotated[list[_Artifact], msgspec.Meta(max_length=MOST_ARTIFACTS)] = []
+    artifacts: Annotated[list[Artifact], msgspec.Meta(max_length=MOST_ARTIFACTS)] = []
     type: Annotated[str, msgspec.Meta(max_length=MOST_TEXT)] = ""
     text: Annotated[str, msgspec.Meta(max_length=MOST_TEXT)] = ""
     status: int = 0

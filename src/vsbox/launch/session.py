@@ -12,19 +12,19 @@ import struct
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from vsbox.errors import SessionError
+from vsbox.errors import SessionError, VsboxError
 from vsbox.launch import cell, paths
 from vsbox.launch import files as trees
 from vsbox.launch.limits import Limits
 from vsbox.launch.process import Running
-from vsbox.launch.reply import Answer, Reply, Value, decoded
+from vsbox.launch.reply import MOST_ANSWER_BYTES, Answer, Reply, Value
 from vsbox.launch.result import LimitHit, Outcome
 from vsbox.plan.receipt import Receipt
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 WORKER: Final = Path(__file__).with_name("worker.py")
 KEPT_INSIDE: Final = 4
 """``native/cell.c``, FD_KEPT."""
-MOST_ANSWER_BYTES: Final = 512 << 20
 SECONDS_TO_START: Final = 60.0
 SECONDS_TO_INTERRUPT: Final = 1.0
 """For code to end after KeyboardInterrupt; a session whose code does not is ended."""
@@ -46,7 +45,8 @@ class Sandbox:
     Its arguments are those of :func:`vsbox.run` with the same names; ``on_stdout`` and ``on_stderr`` are called with
     each piece of output as it comes, which is then not kept. ``limits`` count for the whole session, but
     ``output_bytes``, ``cpu_seconds`` and ``idle_seconds`` for each call. Used by one thread at a time; ``interrupt``
-    and ``close`` may come from any. With ``async with`` it gives an :class:`AsyncSandbox`.
+    and ``close`` may come from any, and from a callback or signal handler during a call. With ``async with`` it gives
+    an :class:`AsyncSandbox`.
 
     Security: as for :func:`vsbox.run`. Calls of one session are not protected from each other. Values come back as JSON
     and bytes; nothing that comes from inside is unpickled or executed.
@@ -88,9 +88,15 @@ class Sandbox:
         self._files = dict(files or {})
         self._sinks = (on_stdout, on_stderr)
         self._stack = contextlib.ExitStack()
-        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        self._lock = threading.RLock()
+        self._is_busy = False
+        self._is_closing = False
         self._running: Running | None = None
         self._prepared: cell.Prepared | None = None
+        self._interrupted = threading.Event()
+        self._is_ready = self._is_sent = False
+        self._signals = 0
         self._number = 0
         self._answer: Answer | None = None
         self._incoming = bytearray()
@@ -104,8 +110,30 @@ class Sandbox:
         Raises:
             VsboxError: it cannot be done here, or not as asked.
         """
-        if self._running is not None:
-            raise SessionError("cannot open a session twice")
+        self._forget_in_child()
+        with self._use():
+            if self._running is not None:
+                raise SessionError("cannot open a session twice")
+            self._is_closing = self._is_ready = False
+            self._incoming, self._signals = bytearray(), 0  # of the session before
+            self._start()
+        return self
+
+    @contextlib.contextmanager
+    def _use(self) -> Iterator[None]:
+        """Have it for one call; a :meth:`close` that this thread asks for meanwhile is done afterwards."""
+        with self._lock:
+            if self._is_busy:
+                raise SessionError("cannot use a session within a call of its own")
+            try:
+                self._is_busy = True
+                yield
+            finally:
+                self._is_busy = False
+                if self._is_closing:
+                    self._end()
+
+    def _start(self) -> None:
         with contextlib.ExitStack() as stack:
             prepared = cell.prepare(self._wanted, self._variables)
             stack.callback(prepared.close)
@@ -132,9 +160,8 @@ class Sandbox:
             for name, data in self._files.items():
                 self.put(name, data)
         except BaseException:
-            self.close()
+            self._end()
             raise
-        return self
 
     def _find_directory(self, stack: contextlib.ExitStack) -> int | None:
         running = self._started()
@@ -145,13 +172,40 @@ class Sandbox:
         return running.directories[1] if len(running.directories) > 1 else None
 
     def close(self) -> None:
-        """End it with everything inside; from any thread, twice if you like."""
+        """End it with everything inside; from any thread, twice if you like.
+
+        Within a call of this very thread, from a callback or a signal handler, it ends the call, which does the rest.
+        """
+        self._forget_in_child()
         running = self._running
         if running is not None:
             running.cancel()
         with self._lock:
-            self._running = None
-            self._stack.close()
+            if self._is_busy:
+                self._is_closing = True
+            else:
+                self._end()
+
+    @property
+    def _is_own(self) -> bool:
+        return os.getpid() == self._owner
+
+    def _forget_in_child(self) -> None:
+        """In a process that has been forked meanwhile, close its sockets and end nothing: it is the parent's."""
+        if self._is_own:
+            return
+        running, self._running = self._running, None
+        if running is not None:
+            running.forget_in_child()
+            self._channel.close()
+            self._writer.close()
+        self._stack.pop_all()  # called by nobody
+        self._owner, self._lock, self._is_busy = os.getpid(), threading.RLock(), False
+
+    def _end(self) -> None:
+        self._running = None
+        stack, self._stack = self._stack, contextlib.ExitStack()
+        stack.close()
 
     def __enter__(self) -> Sandbox:  # noqa: PYI034 - Self is of Python 3.11
         """Start."""
@@ -180,12 +234,14 @@ class Sandbox:
     def _started(self) -> Running:
         if self._running is None:
             raise SessionError("cannot use a session that is not open")
+        if not self._is_own:
+            raise SessionError("cannot use a session of another process", hint="open one after the fork")
         return self._running
 
     @property
     def alive(self) -> bool:
         """Whether it can be used."""
-        return self._running is not None and not self._running.has_ended
+        return self._running is not None and self._is_own and not self._running.has_ended
 
     @property
     def receipt(self) -> Receipt:
@@ -204,45 +260,60 @@ class Sandbox:
     def run(self, code: str, *, timeout: float | None = None, limits: Limits | None = None) -> Reply:
         """Run code and return what it came to; variables stay. After ``timeout`` seconds it is interrupted.
 
-        ``limits`` count for this call, where they say something other than None; passing one ends the session.
-        ``open_files``, ``file_bytes`` and ``disk_bytes`` are the session's.
+        ``limits`` count for this call, where they say something other than None; ``output_bytes`` always does. Passing
+        one ends the session. ``open_files``, ``file_bytes`` and ``disk_bytes`` are the session's.
 
         Raises:
             SessionError: the session has ended before.
         """
-        with self._lock:
+        return self._run_until(threading.Event(), code, timeout=timeout, limits=limits)
+
+    def _run_until(
+        self, interrupted: threading.Event, code: str, *, timeout: float | None = None, limits: Limits | None = None
+    ) -> Reply:
+        """Do the same, unless and until another thread hands this event to :meth:`_interrupt`."""
+        self._started()
+        with self._use():
             running = self._started()
+            self._interrupted, self._is_sent = interrupted, False
             if running.has_ended:
                 raise SessionError("cannot use a session that has ended", hint="open another")
-            return self._call(running, code, timeout, self._limits_of_call(limits))
+            try:
+                reply = self._call(running, code, timeout, self._limits_of_call(limits))
+            finally:
+                self._is_sent = False
+                self._outgoing = memoryview(b"")
+                if self._is_own:
+                    running.forget(self._writer.fileno())
+            return msgspec.structs.replace(reply, alive=reply.alive and not self._is_closing)
 
     def _limits_of_call(self, limits: Limits | None) -> Limits:
         """Return the limits of a call; of processor time those of the session count anew for each."""
         names = ("cpu_seconds", "idle_seconds", "memory_bytes", "processes", "output_bytes")
-        default = Limits()
-        asked = {name: getattr(limits, name) for name in names} if limits else {}
-        given = {name: value for name, value in asked.items() if value != getattr(default, name)}
+        given = {name: value for name in names if (value := getattr(limits, name, None)) is not None}
         return msgspec.structs.replace(self._limits, **given)
 
     def _call(self, running: Running, code: str, timeout: float | None, limits: Limits) -> Reply:
         started = time.monotonic()
         out, err = len(running.stdout.kept), len(running.stderr.kept)
         seen = len(running.violations)
+        self._number += 1
+        is_late = self._signals > 0  # one sent for the call before may still come: the inside waits for it first
+        self._signals, self._is_ready = 0, self._is_ready and not is_late
+        request = json.dumps({"id": self._number, "code": code, "late": is_late}).encode()
         running.begin_call(limits)
-        self._send(running, code)
-        deadline = None if timeout is None else started + timeout
-
-        def is_answered() -> bool:  # one that says it exits has still to do that
-            return running.has_ended or (self._answer is not None and self._answer.kind != "exit")
-
-        in_time = running.pump(is_answered, deadline)
-        hit = None if in_time or timeout is None else LimitHit("timeout", timeout, time.monotonic() - started)
-        if hit is not None:
-            running.interrupt()
-            if not running.pump(is_answered, time.monotonic() + SECONDS_TO_INTERRUPT):
+        try:
+            self._send(running, request)
+            in_time = running.pump(self._is_answered, None if timeout is None else started + timeout)
+            hit = None if in_time or timeout is None else LimitHit("timeout", timeout, time.monotonic() - started)
+            if hit is not None and not self._stop(running):
                 self._answer = None
                 running.end(Outcome.TIMEOUT, hit)
-        running.read_all()
+            running.read_all()
+        except BaseException:
+            if self._is_own:  # a callback may have forked
+                self._abandon(running)
+            raise
         reply = self._reply(running, hit)
         stdout, stderr = bytes(running.stdout.kept[out:]), bytes(running.stderr.kept[err:])
         del running.stdout.kept[out:], running.stderr.kept[err:]
@@ -253,6 +324,34 @@ class Sandbox:
             wall_seconds=time.monotonic() - started,
             violations=tuple(running.violations[seen:]),
         )
+
+    def _is_answered(self) -> bool:
+        """Tell whether the call has come to something; what says that it exits has still to do that."""
+        return self._started().has_ended or (self._answer is not None and self._answer.kind != "exit")
+
+    def _stop(self, running: Running) -> bool:
+        """Interrupt the code; tell whether it heeds that."""
+        self.interrupt()
+        return running.pump(self._is_answered, time.monotonic() + SECONDS_TO_INTERRUPT)
+
+    def _abandon(self, running: Running) -> None:
+        """End the code of a call whose caller gets an exception: its own, of a callback or of Ctrl-C."""
+        streams = (running.stdout, running.stderr)
+        sinks = [stream.sink for stream in streams]
+        is_heeded = False
+        try:
+            for stream in streams:
+                stream.sink = _drop
+            is_heeded = self._is_answered() or self._stop(running)
+            running.read_all()
+        finally:
+            if not is_heeded or running.has_ended:
+                running.end(Outcome.CANCELLED, None)
+                with contextlib.suppress(VsboxError):
+                    running.reap()
+            for stream, sink in zip(streams, sinks, strict=True):
+                stream.sink = sink
+                stream.kept.clear()
 
     def _reply(self, running: Running, hit: LimitHit | None) -> Reply:
         answer, self._answer = self._answer, None
@@ -269,13 +368,11 @@ class Sandbox:
         if answer.kind == "error":
             return Reply(Outcome.EXITED, "", "", error=answer.type, traceback=answer.text, limit=hit)
         value = None if answer.value is None else Value(answer.value.type, answer.value.text, answer.value.json)
-        return Reply(Outcome.EXITED, "", "", value=value, artifacts=tuple(map(decoded, answer.artifacts)))
+        return Reply(Outcome.EXITED, "", "", value=value, artifacts=tuple(answer.artifacts))
 
-    def _send(self, running: Running, code: str) -> None:
-        self._number += 1
-        data = json.dumps({"id": self._number, "code": code}).encode("utf-8", "surrogateescape")
-        self._outgoing = memoryview(struct.pack("<I", len(data)) + data)
+    def _send(self, running: Running, request: bytes) -> None:
         self._answer = None
+        self._outgoing = memoryview(struct.pack("<I", len(request)) + request)
         self._feed(running)
         if self._outgoing:
             running.watch(self._writer.fileno(), functools.partial(self._feed, running), writing=True)
@@ -289,6 +386,14 @@ class Sandbox:
             self._outgoing = memoryview(b"")
         if not self._outgoing:
             running.forget(self._writer.fileno())
+            self._is_sent = True
+            self._hand_on(running)
+
+    def _hand_on(self, running: Running) -> None:
+        """Send on what was asked to interrupt the call, once the inside can take it and knows which call it is for."""
+        if self._is_ready and self._is_sent and self._interrupted.is_set():
+            self._signals += 1
+            running.interrupt()
 
     def _receive(self) -> None:
         running = self._started()
@@ -309,26 +414,34 @@ class Sandbox:
                 return
             if len(self._incoming) < 4 + size:
                 return
-            packet = bytes(self._incoming[4 : 4 + size])
+            with memoryview(self._incoming) as whole, whole[4 : 4 + size] as packet:
+                self._take(running, packet)
             del self._incoming[: 4 + size]
-            self._take(running, packet)
 
-    def _take(self, running: Running, packet: bytes) -> None:
+    def _take(self, running: Running, packet: memoryview) -> None:
         try:
             answer = msgspec.json.decode(packet, type=Answer)
-            for artifact in answer.artifacts:
-                decoded(artifact)
         except (msgspec.DecodeError, ValueError, RecursionError):
             running.end(Outcome.CANCELLED, LimitHit("answer", 0, len(packet)))
             return
-        if answer.id == self._number:
+        if answer.kind == "ready":
+            self._is_ready = True
+            self._hand_on(running)
+        elif answer.id == self._number:
             self._answer = answer
+            self._signals -= answer.kind == "interrupted"
+            if self._outgoing:  # nobody can know yet what was asked
+                running.end(Outcome.CANCELLED, LimitHit("answer", 0, len(packet)))
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the code that runs; from any thread."""
+        self._interrupt(self._interrupted)
+
+    def _interrupt(self, call: threading.Event) -> None:
+        call.set()
         running = self._running
-        if running is not None:
-            running.interrupt()
+        if running is not None and self._interrupted is call and self._is_own:
+            self._hand_on(running)
 
     # ---- files ----
 
@@ -367,6 +480,10 @@ def _close_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_OPEN.clear)  # they are the parent's
+
+
+def _drop(_: bytes) -> None:
+    """Take what nobody wants any more."""
 
 
 def running_end(returncode: int | None) -> str:

@@ -7,15 +7,23 @@ the code it runs. Nothing that it says is unpickled or executed outside; it is r
 import ast
 import base64
 import json
+import linecache
 import os
+import signal
 import socket
 import struct
 import sys
+import time
 import traceback
 
 MOST_TEXT = 1 << 16
 MOST_ARTIFACTS = 32
-MOST_ARTIFACT_BYTES = 8 << 20
+MOST_DATA = 8 << 20
+MOST_DATA_TOGETHER = 32 << 20
+"""What a caller takes: see ``reply.py``."""
+READY = {"id": 0, "kind": "ready"}
+SECONDS_TO_COME = 0.2
+"""For SIGINT, from the caller through the launcher."""
 
 
 def shown(value):
@@ -28,7 +36,7 @@ def shown(value):
     told["text"] = text[:MOST_TEXT]
     try:
         data = json.dumps(value, allow_nan=False)
-        if len(data) <= MOST_ARTIFACT_BYTES and json.loads(data) == value:
+        if len(data) <= MOST_DATA and json.loads(data) == value:
             told["json"] = data
     except Exception:
         pass
@@ -64,10 +72,60 @@ def artifacts(value):
     pyplot.close("all")
 
 
-def perform(code, name, space):
+class Interrupts:
+    """SIGINT: KeyboardInterrupt while code inside runs, else kept for the request that has begun to come.
+
+    Where none has, it came too late for the one that it was meant for.
+    """
+
+    def __init__(self, channel):
+        """Keep them from now on."""
+        self.channel = channel
+        self.handler = signal.default_int_handler
+        self.forget()
+        self.keep()
+
+    def forget(self):
+        """Forget what was kept: the request is answered."""
+        self.has_begun = self.is_kept = self.is_dropped = False
+
+    def note(self, *_):
+        """Take one while no code inside runs."""
+        if not self.has_begun:
+            try:
+                self.channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except OSError:
+                self.is_dropped = True
+                return
+        self.is_kept = True
+
+    def keep(self):
+        """Keep them; what code inside has set to handle them waits until it runs again."""
+        handler = signal.getsignal(signal.SIGINT)
+        if handler is not None and handler != self.note:
+            self.handler = handler
+        signal.signal(signal.SIGINT, self.note)
+
+    def drop_late(self):
+        """Drop one that was sent for the request before, when it comes; code may have taken it, so not for long."""
+        end = time.monotonic() + SECONDS_TO_COME
+        while not (self.is_dropped or self.is_kept) and time.monotonic() < end:
+            time.sleep(0.001)
+        self.is_kept = False
+
+    def allow(self):
+        """Let them come, one that is kept at once."""
+        signal.signal(signal.SIGINT, self.handler)
+        if self.is_kept:
+            raise KeyboardInterrupt
+
+
+def perform(code, name, space, interrupts):
     """Run code; return the answer. The value is that of a last line that is an expression, as at a prompt."""
     value = None
     try:
+        interrupts.allow()
+        linecache.cache[name] = (len(code), None, code.splitlines(True), name)
         tree = ast.parse(code, name)
         last = None
         if tree.body and isinstance(tree.body[-1], ast.Expr):
@@ -75,6 +133,13 @@ def perform(code, name, space):
         exec(compile(tree, name, "exec"), space)
         if last is not None:
             value = eval(compile(last, name, "eval"), space)
+        found = []
+        room = MOST_DATA_TOGETHER
+        for label, media, data in artifacts(value):
+            if len(found) < MOST_ARTIFACTS and len(data) <= min(MOST_DATA, room):
+                room -= len(data)
+                found.append({"name": label[:200], "media": media, "data": base64.b64encode(data).decode("ascii")})
+        return {"kind": "value", "value": None if value is None else shown(value), "artifacts": found}
     except SystemExit as error:
         return {"kind": "exit", "status": error.code if isinstance(error.code, int) else 0 if error.code is None else 1}
     except KeyboardInterrupt:
@@ -83,14 +148,9 @@ def perform(code, name, space):
         frames = error.__traceback__.tb_next if error.__traceback__ else None
         text = "".join(traceback.format_exception(type(error), error, frames))
         return {"kind": "error", "type": type(error).__name__[:MOST_TEXT], "text": text[-MOST_TEXT:]}
-    found = []
-    for label, media, data in artifacts(value):
-        if len(found) < MOST_ARTIFACTS and len(data) <= MOST_ARTIFACT_BYTES:
-            found.append({"name": label[:200], "media": media, "data": base64.b64encode(data).decode("ascii")})
-    return {"kind": "value", "value": None if value is None else shown(value), "artifacts": found}
 
 
-def receive(channel):
+def receive(channel, interrupts):
     """Return the next request; None at the end."""
     head = b""
     while len(head) < 4:
@@ -98,6 +158,7 @@ def receive(channel):
         if not piece:
             return None
         head += piece
+        interrupts.has_begun = True
     (size,) = struct.unpack("<I", head)
     data = bytearray()
     while len(data) < size:
@@ -108,25 +169,35 @@ def receive(channel):
     return json.loads(bytes(data))
 
 
+def send(channel, answer):
+    """Send an answer."""
+    data = json.dumps(answer).encode("utf-8", "replace")
+    channel.sendall(struct.pack("<I", len(data)) + data)
+
+
 def main(channel):
     """Answer requests until there are no more."""
-    import linecache
-
     space = {"__name__": "__main__", "__builtins__": __builtins__}
     number = 0
     pid = os.getpid()
+    interrupts = Interrupts(channel)
+    send(channel, READY)  # SIGINT would have ended it before
     while True:
-        try:
-            request = receive(channel)
-        except KeyboardInterrupt:  # it came too late for the code that it was meant for
-            continue
+        request = receive(channel, interrupts)
         if request is None:
             return
         number += 1
-        name = "<call %d>" % number
-        code = request["code"]
-        linecache.cache[name] = (len(code), None, code.splitlines(True), name)
-        answer = perform(code, name, space)
+        if request.get("late"):
+            interrupts.drop_late()
+            send(channel, READY)
+        try:
+            try:
+                answer = perform(request["code"], "<call %d>" % number, space, interrupts)
+            finally:
+                interrupts.keep()
+        except KeyboardInterrupt:  # between the last line and here
+            interrupts.keep()
+            answer = {"kind": "interrupted"}
         if os.getpid() != pid:  # code inside has forked, and this is the child
             os._exit(0)
         for stream in (sys.stdout, sys.stderr):
@@ -135,8 +206,8 @@ def main(channel):
             except Exception:
                 pass
         answer["id"] = request["id"]
-        data = json.dumps(answer).encode("utf-8", "replace")
-        channel.sendall(struct.pack("<I", len(data)) + data)
+        interrupts.forget()
+        send(channel, answer)
         if answer["kind"] == "exit":
             return
 

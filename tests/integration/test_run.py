@@ -102,7 +102,7 @@ def test_code_is_measured_in_bytes() -> None:
     result = run("text = '" + "\U0001f600" * 50_000 + "'\nprint(len(text))", backend="native")
     assert result.stdout == "50000\n", result
     assert not run("'" + "\udcff" * 120_000 + "'", backend="native").ok
-    with pytest.raises(UsageError, match="surrogates"):
+    with pytest.raises(UsageError, match="surrogate"):
         run("'\ud800'")
 
 

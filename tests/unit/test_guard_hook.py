@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -173,6 +174,32 @@ def test_errors_are_what_programs_catch() -> None:
     assert issubclass(SandboxFileNotFoundError, FileNotFoundError)
     error = SandboxFileNotFoundError(2, "text", "/name")
     assert (error.errno, error.strerror, error.filename) == (2, "text", "/name")
+
+
+PICKLED = """
+import json, pickle, socket, sqlite3
+found = []
+for action in (lambda: open(argv[0]), lambda: sqlite3.connect(argv[0]), lambda: socket.getaddrinfo('host.invalid', 80)):
+    try:
+        action()
+    except OSError as error:
+        again = pickle.loads(pickle.dumps(error))
+        found.append([type(error).__name__, type(again).__name__])
+        assert again.args[:2] == (error.errno, error.strerror), again.args
+        assert getattr(again, "filename", error.filename) == error.filename
+print(json.dumps(found))
+"""
+
+
+def test_another_process_is_told_by_a_kind_that_it_knows(place: Path) -> None:
+    missing = SandboxFileNotFoundError(2, "text", "/name")
+    again = pickle.loads(pickle.dumps(missing))
+    assert (type(again), str(again)) == (FileNotFoundError, str(missing))
+    assert printed(PICKLED, place / "file", network="none") == [
+        ["SandboxPermissionError", "PermissionError"],
+        ["SandboxDatabaseError", "OperationalError"],
+        ["SandboxResolveError", "gaierror"],
+    ]
 
 
 def test_log_mode_reports_and_lets_pass(place: Path) -> None:

@@ -29,12 +29,17 @@ class SandboxPermissionError(PermissionError):
     """The sandbox does not grant it."""
 
     __module__ = "vsbox"
+    plain = PermissionError
+
+    def __reduce__(self):  # in another process there may be no such kind
+        return self.plain, (self.errno, self.strerror, self.filename)
 
 
 class SandboxFileNotFoundError(SandboxPermissionError, FileNotFoundError):
     """The same where what is not granted is not there: programs that look for a file catch this as ever."""
 
     __module__ = "vsbox"
+    plain = FileNotFoundError
 
 
 class Present(Exception):
@@ -421,7 +426,7 @@ class Events(Guard):
             from _sqlite3 import OperationalError
 
             bases = (type(error), OperationalError)  # what programs catch
-            kind = type("SandboxDatabaseError", bases, {"__module__": "vsbox"})
+            kind = type("SandboxDatabaseError", bases, {"__module__": "vsbox", "plain": OperationalError})
             raise kind(error.errno, error.strerror, error.filename) from None
 
     def watches_network(self):
@@ -441,8 +446,8 @@ class Events(Guard):
             if host != os.uname().nodename and host not in read_text("/etc/hosts").split():
                 from _socket import EAI_AGAIN, gaierror
 
-                name = "SandboxResolveError"  # what programs catch
-                error = type(name, (SandboxPermissionError, gaierror), {"__module__": "vsbox"})
+                bases = (SandboxPermissionError, gaierror)  # what programs catch
+                error = type("SandboxResolveError", bases, {"__module__": "vsbox", "plain": gaierror})
                 self.deny_network("resolve", host, error, EAI_AGAIN, "Temporary failure in name resolution")
 
     def made(self, args):  # without namespaces the filter refuses the socket itself

@@ -326,6 +326,11 @@ ALLOWED = {
     ),
     "programs": "import subprocess; subprocess.run(['/bin/true'], check=True); subprocess.run(['true'], check=True)",
     "python": "import subprocess; subprocess.run([sys.executable, '-c', ''], check=True)",
+    "program of a directory": (
+        "import pathlib, subprocess; subprocess.run(['./tool'], cwd='sub', check=True); "
+        "subprocess.run([b'./tool'], cwd=b'sub', check=True); subprocess.run(['sub/tool'], cwd='.', check=True); "
+        "subprocess.run(['./tool'], cwd=pathlib.Path('sub'), check=True)"
+    ),
     "spawned": "assert os.waitpid(os.posix_spawn('/bin/true', ['true'], {}), 0)[1] == 0",
     "database in memory": "sqlite3.connect(':memory:').close(); sqlite3.connect('').execute('create table t (x)')",
     "database in home": "sqlite3.connect(os.path.expanduser('~/g.db')).execute('create table if not exists t (x)')",
@@ -387,6 +392,8 @@ def attempts(box: Box, cwd: Path, table: dict[str, tuple[str, str]], *options: s
 @everyone
 def test_nothing_allowed_is_denied(box: Box, stand: Path) -> None:
     box.person.write(stand / "here", "here")
+    (stand / "sub").mkdir()
+    box.person.write(stand / "sub" / "tool", "#!/bin/sh\n", mode=0o755)
     (stand / "link").symlink_to(box.root / "home" / "gb" / "in")
     table = {
         name: ("old = os.getcwd()\ntry:\n    " + code + "\nfinally:\n    os.chdir(old)", "")

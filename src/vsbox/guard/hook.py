@@ -404,6 +404,14 @@ class Events(Guard):
 
         return handle
 
+    def opened_process(self, args):
+        """``subprocess.Popen``: a relative name of a program is looked up where the process is to start."""
+        program, _, directory, variables = args
+        self.given(variables)
+        if directory is not None and os.sep in os.fsdecode(program):
+            program = os.path.join(os.fsdecode(directory), os.fsdecode(program))
+        self.executed((program,))
+
     def in_terminal(self, args):
         if args[0]:
             self.executed(args[0][:1])
@@ -487,7 +495,7 @@ class Events(Guard):
             "os.removexattr": changing("change", resolve_last=True), "sqlite3.connect": self.database,
             "ctypes.dlopen": self.loaded, "import": self.imported, "pty.spawn": self.in_terminal,
             "os.exec": self.executed_with(0, 2), "os.posix_spawn": self.executed_with(0, 2),
-            "os.spawn": self.executed_with(1, 3), "subprocess.Popen": self.executed_with(0, 3),
+            "os.spawn": self.executed_with(1, 3), "subprocess.Popen": self.opened_process,
             "os.putenv": self.changed_variable, "os.unsetenv": self.changed_variable,
             "socket.__new__": self.made, "socket.connect": self.connected, "socket.sendto": self.connected,
             "socket.sendmsg": self.connected,

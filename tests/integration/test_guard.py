@@ -449,6 +449,107 @@ def test_the_guard_answers_as_the_kernel_would(box: Box, stand: Path, outside: P
     assert list(outside.glob("new*")) == []
 
 
+ANSWERS = {
+    "make what is there": "os.mkdir(home)",
+    "make what is there in the system": "os.mkdir('/usr/lib')",
+    "make a link that is there": "os.symlink('x', '/usr/lib')",
+    "link to what is there": "os.link(home + '/own', home + '/own')",
+    "open anew what is there": "open('here', 'x')",
+    "open anew what is there in the system": "open('/usr/lib/os-release', 'x')",
+    "change what is not there": "open('missing', 'r+b')",
+    "change what is not there, at home": "open(home + '/missing', 'r+b')",
+    "mode of what is not there": "os.chmod('missing', 0o600)",
+    "times of what is not there": "os.utime('missing')",
+    "truncate what is not there": "os.truncate('missing', 0)",
+    "remove what is not there": "os.remove('missing')",
+    "remove a directory that is not there": "os.rmdir('missing')",
+    "rename what is not there": "os.rename('missing', 'other')",
+    "link what is not there": "os.link('missing', 'other')",
+    "write below what is not there": "open('nodir/x', 'w')",
+    "make below what is not there": "os.mkdir('nodir/x')",
+    "write a directory": "open('sub', 'w')",
+    "write below a file": "open('here/x', 'w')",
+    "read below a file": "open('here/x')",
+    "read what is not there": "open(os.getcwd() + '/missing')",
+    "link across": "os.link('here', '/tmp/x-link')",
+    "rename across": "os.rename('here', '/tmp/x-rename')",
+    "rename within": "os.rename('here', 'here2')",
+    "rename to a directory that is not there": "os.rename(home + '/own', home + '/nodir/x')",
+    "maybe make": "os.close(os.open('/usr/lib/os-release', os.O_RDONLY | os.O_CREAT))",
+    "append without writing": "os.close(os.open('/usr/lib/os-release', os.O_RDONLY | os.O_APPEND))",
+    "truncate by reading": "os.close(os.open(os.path.realpath('/usr/lib/os-release'), os.O_RDONLY | os.O_TRUNC))",
+    "by its name only": "os.close(os.open(os.getcwd(), os.O_PATH))",
+    "an own file that is read-only": "os.chmod(home + '/own', 0o600); os.remove(home + '/own')",
+    "a read-only file": "open(home + '/readonly', 'w')",
+    "an unreadable directory": "open(home + '/closed/x', 'w')",
+    "somebody's file": "open('private')",
+    "somebody's file, written": "open('private', 'w')",
+    "somebody's file, listed": "os.listdir('closed')",
+    "a program that cannot be read": "import subprocess; subprocess.run(['./secret-program'], check=False)",
+    "a directory that cannot be read": "os.chdir(os.getcwd() + '/passage')",
+}
+NEVER_EXPLAINED = frozenset(ANSWERS) - {
+    "rename within", "rename across", "link across", "truncate by reading", "remove what is not there",
+    "remove a directory that is not there", "rename what is not there", "mode of what is not there",
+}  # fmt: skip
+
+
+@everyone
+def test_what_fails_anyway_fails_as_ever(person: Person, backend: str, box: Box, stand: Path) -> None:
+    (stand / "sub").mkdir()
+    person.write(stand / "here", "here")
+    for name, mode in (("private", 0o600), ("secret-program", 0o711)):
+        (stand / name).write_text("#!/bin/true\n")
+        os.chmod(stand / name, mode)
+    for name, mode in (("closed", 0o700), ("passage", 0o711)):
+        (stand / name).mkdir(mode=mode)
+        os.chmod(stand / name, mode)
+    begin = (
+        "home = os.path.expanduser('~')\nfor name in ('/own', '/readonly'):\n"
+        "    os.path.exists(home + name) or open(home + name, 'w').close()\n    os.chmod(home + name, 0o400)\n"
+        "os.makedirs(home + '/closed', exist_ok=True); os.chmod(home + '/closed', 0o500)\n"
+        "old = os.getcwd()\ntry:\n    "
+    )
+    table = {name: (begin + code + "\nfinally:\n    os.chdir(old)", "") for name, code in ANSWERS.items()}
+    kernel = attempts(box, stand, table, *NO_GUARD)
+    guarded = attempts(box, stand, table)
+
+    def outcome(result: Any) -> Any:
+        return result if result == "passed" else result[1]
+
+    wrong = {name for name in table if outcome(kernel[name]) != outcome(guarded[name])}
+    assert {name: (kernel[name], guarded[name]) for name in wrong} == {}
+    plain = NEVER_EXPLAINED - ({"somebody's file, written"} if person.uid == 0 else frozenset())  # root's own
+    different = {name: (kernel[name], guarded[name]) for name in plain if kernel[name] != guarded[name]}
+    assert different == {}
+
+
+@everyone
+def test_what_is_not_there_where_one_stands_is_no_denial(
+    person: Person, backend: str, boxes: Callable[..., Box], stand: Path, outside: Path
+) -> None:
+    """But what is not there in a home that is not shown is one: README."""
+    box = boxes(person, backend, "records", "--no-pip")
+    person.write(stand / "module.py", "import sub.module\n")
+    (stand / "sub").mkdir()
+    person.write(stand / "sub" / "module.py", "")
+    before = len(records(box))
+    code = "import sys; sys.path.insert(0, __import__('os').getcwd()); import module, missing"
+    done = python(box, stand, "-c", code)
+    assert "No module named 'missing'" in done.stderr
+    for _ in range(2):
+        denied = attempt(box, stand, "__import__('pathlib').Path(path).read_text()", stand / "config.toml")
+        assert denied is not None
+        assert denied.kinds[0] == "FileNotFoundError"
+        assert "sandbox" not in denied.text
+    assert records(box)[before:] == []
+    (stand / "link").symlink_to(outside)
+    for path in (outside / "file", person.home / ".ssh" / "id_ed25519", stand / "link" / "file"):
+        denied = attempt(box, stand, "open(path)", path)
+        assert denied is not None
+        assert ("SandboxPermissionError" in denied.kinds) == (backend != "landlock" or path.exists())
+
+
 @everyone
 def test_relative_names_below_a_directory_that_is_not_granted(
     person: Person, backend: str, make_box: Callable[..., Box], place: Path

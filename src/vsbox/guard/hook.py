@@ -22,7 +22,10 @@ SPAWNING = ("os.fork", "os.forkpty", "os.system")
 """Events that start a process, watched where a report is asked for: the next one is on behalf of who is at work now."""
 MOST_BYTES = 1 << 20
 MOST_LEARNED = 1000
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+LOOKING = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+CONTENT = ("write", "open", "change", "truncate")
+"""Operations about a file itself; the others are about its entry in a directory."""
+TAKING = ("remove", "rename")
 
 
 class SandboxPermissionError(PermissionError):
@@ -151,7 +154,8 @@ class Guard:
         self.tier = config["tier"]
         self.logs = config["mode"] == "log"
         self.offline = config["network"] == "none"
-        self.places = dict.fromkeys(config["hidden"], 0)
+        self.hidden = config["hidden"]
+        self.places = dict.fromkeys(self.hidden, 0)
         self.places.update(dict.fromkeys(config["read"], 1))
         self.places.update(dict.fromkeys(config["write"], 2))
         self.records = config["records"]
@@ -180,38 +184,115 @@ class Guard:
             path = path.rpartition("/")[0] or "/"
         return self.places[path]
 
-    def is_reachable(self, path):
-        """Ask the kernel: the directory that a person stands in is granted when a command starts, not in the policy."""
+    def is_hidden(self, path):
+        """Tell whether the policy takes it away from something that it grants."""
+        while path not in self.places and path != "/":
+            path = os.path.dirname(path)
+        return self.places.get(path) == 0
+
+    def is_shown(self, path):
+        """Tell whether what is not there is missing in a directory that is: then it is missing outside as well."""
+        there = os.path.dirname(path)
+        while not os.path.lexists(there):
+            there = os.path.dirname(there)
+        made = os.stat("/").st_dev  # a root for the sandbox, with nothing but the way to what is granted
+        return self.tier != "namespaces" or (os.stat(there).st_dev != made and not self.is_hidden(path))
+
+    def learn(self, path, at_once=False):
+        """Have the quick half let a directory pass: one file may be granted by itself; with a second, all of it is."""
+        directory = os.path.dirname(path) + "/"
+        if len(self.first_in) < MOST_LEARNED and (self.first_in.setdefault(directory, path) != path or at_once):
+            if not any(hidden.startswith(directory) for hidden in self.hidden):
+                self.learned.add(directory)
+
+    def hinders_reading(self, operation, path, real, flags):
+        """Return the error that the kernel gives because of the sandbox, or 0.
+
+        It is asked, since the directory that a person stands in is granted when a command starts, not in the policy.
+        """
+        within = self.tier == "namespaces"
+        if flags & os.O_PATH and not within:
+            return 0  # Landlock does not look
+        content = self.is_hidden(real) or not (flags & os.O_PATH or (within and operation in ("enter", "execute")))
         try:
             if is_pipe(path):
-                return True
-            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY))
+                return 0
+            os.close(os.open(path, (os.O_RDONLY if content else os.O_PATH) | LOOKING))
         except OSError as error:
-            return error.errno not in (EACCES, ENOENT) or (error.errno == ENOENT and self.tier != "namespaces")
-        directory = os.path.dirname(path) + "/"  # one file may be granted by itself; with a second, all of it is
-        if len(self.first_in) < MOST_LEARNED and self.first_in.setdefault(directory, path) != path:
-            self.learned.add(directory)
-        return True
+            number = error.errno
+            if number == ENOENT and self.is_shown(real):
+                if within:
+                    self.learn(path, True)
+                number = 0
+            elif number == EACCES and not (self.is_hidden(real) if within else os.access(path, os.R_OK)):
+                number = 0  # by its owner or mode
+            return number if number in (EACCES, ENOENT) else 0
+        self.learn(path)
+        return 0
 
-    def is_changeable(self, path):
-        """Ask the kernel the same of writing, and change nothing by it."""
-        there = path
-        while not os.path.exists(there) and there != "/":
-            there = os.path.dirname(there)
-        if self.tier == "namespaces" or is_pipe(there):
-            return os.access(there, os.W_OK)
-        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    def hinders_change(self, operation, path, real, flags):
+        """Return the same of a change, of which nothing is done; what fails anyway for another reason, has that."""
+        of_entry, holder, within = operation not in CONTENT, os.path.dirname(real), self.tier == "namespaces"
         try:
-            os.close(os.open(there, flags | (os.O_TMPFILE if os.path.isdir(there) else 0)))
+            mode = (os.lstat if of_entry else os.stat)(path).st_mode
         except OSError as error:
-            return error.errno != EACCES
-        return True
+            if error.errno != ENOENT:
+                return 0
+            if not os.path.lexists(holder) or not (of_entry or flags & os.O_CREAT):
+                return 0 if self.is_shown(real) else ENOENT
+            return 0 if operation in TAKING and not within else self.hinders_entries(holder)
+        if operation in TAKING or operation == "replace":
+            return self.hinders_entries(holder)
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            return self.hinders_entries(real)
+        if of_entry or (flags & os.O_CREAT and flags & os.O_EXCL):
+            return 0  # it is there already
+        is_directory = stat.S_ISDIR(mode)
+        if operation != "change" and (is_directory or stat.S_ISFIFO(mode)):
+            return 0
+        if operation in ("write", "open"):
+            return self.hinders_writing(path, real, flags)
+        if within:
+            return EROFS if is_read_only(path) else 0
+        return EPERM if self.hinders_entries(real if is_directory else holder) else 0
 
-    def check(self, operation, path, level, resolve_last=True, may_make=False):
+    def hinders_writing(self, path, real, flags):
+        """Return the same of a file that is there."""
+        within = self.tier == "namespaces"
+        wanted = flags & os.O_ACCMODE or os.O_RDWR
+        if not within or is_read_only(path):
+            try:
+                os.close(os.open(path, wanted | LOOKING))
+            except OSError as error:
+                access = os.W_OK if wanted == os.O_WRONLY else os.W_OK | os.R_OK
+                if error.errno == EACCES and (self.is_hidden(real) if within else os.access(path, access)):
+                    return EACCES
+                return error.errno if error.errno == EROFS else 0
+        return 0
+
+    def hinders_entries(self, directory):
+        """Return the same of what is made, removed and renamed in a directory."""
+        if not os.path.isdir(directory):
+            return 0
+        if self.tier == "namespaces":
+            return EROFS if is_read_only(directory) else 0
+        while True:
+            try:
+                os.close(os.open(directory, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC))
+            except OSError as error:
+                if error.errno != EACCES or directory == "/":
+                    return 0
+                if os.access(directory, os.W_OK | os.X_OK):
+                    return EACCES
+                directory = os.path.dirname(directory)  # its mode says no: what is around it tells of the sandbox
+            else:
+                return 0
+
+    def check(self, operation, path, level, resolve_last=True, flags=0, told_only=False):
         """Raise, or report in mode log, unless ``path`` is granted.
 
         ``level``: 1 reading, 2 writing. ``resolve_last``: a link there is followed; else it is about the entry in its
-        directory. ``may_make``: what is not there would be made.
+        directory. ``flags``: of an open. ``told_only``: it is noted for the launcher, and that is all.
         """
         from _thread import get_ident
 
@@ -219,39 +300,58 @@ class Guard:
             return
         self.busy.add(get_ident())
         try:
-            given = os.fsdecode(path)
-            whole = os.path.join(os.getcwd(), given)  # not made shorter: the kernel follows a link before it goes up
-            holder, last = os.path.split(whole.rstrip("/"))
-            of_entry = not resolve_last and last not in ("", ".", "..")
-            real = os.path.join(os.path.realpath(holder), last) if of_entry else os.path.realpath(whole)
-            granted = self.level(real) >= level
-            if self.observed and (not granted or (real + "/").startswith(self.granted)):
-                self.note(operation, real)
-            if granted or (self.observed and self.logs):
-                return
-            asked = holder if of_entry else whole  # links of /proc lead where no path does
-            if self.tier != "none" and (self.is_reachable(asked) if level == 1 else self.is_changeable(asked)):
-                return
-            self.deny(operation, given, real, level, of_entry or (may_make and not os.path.lexists(real)))
+            given = as_text(path)
+            if given and "\0" not in given:
+                self.decide(operation, given, level, resolve_last, flags, told_only)
         finally:
             self.busy.discard(get_ident())
+
+    def asks(self, question, *arguments):
+        """Return what the kernel says, where it decides; to ask is not watched."""
+        from _thread import get_ident
+
+        if self.tier == "none" or get_ident() in self.busy:
+            return False
+        self.busy.add(get_ident())
+        try:
+            return question(*arguments)
+        except OSError:
+            return False
+        finally:
+            self.busy.discard(get_ident())
+
+    def decide(self, operation, given, level, resolve_last, flags, told_only):
+        whole = given if given[0] == "/" else os.path.join(os.getcwd(), given)
+        holder, last = os.path.split(whole.rstrip("/"))  # not made shorter: the kernel follows a link before it goes up
+        of_entry = not resolve_last and last not in ("", ".", "..")
+        real = os.path.join(os.path.realpath(holder), last) if of_entry else os.path.realpath(whole)
+        granted = self.level(real) >= level
+        kind = "rename" if operation == "replace" else operation
+        if self.observed and (not granted or (real + "/").startswith(self.granted)):
+            self.note(kind, real)
+        if granted or told_only or (self.observed and self.logs):
+            return
+        number = EPERM if operation in ("change", "truncate") else EACCES
+        if self.tier != "none":  # links of /proc lead where no path does, so it is asked by what was given
+            if level == 2 and "/__pycache__" in real:
+                return  # every import tries, and does without
+            hinders = self.hinders_reading if level == 1 else self.hinders_change
+            number = hinders(operation, whole, real, flags)
+        if number:
+            self.deny(kind, given, real, level, of_entry or (flags & os.O_CREAT and not os.path.lexists(real)), number)
 
     def refuse(self, what):
         raise SandboxPermissionError(EPERM, "%s (the sandbox does not let code %s)" % (os.strerror(EPERM), what))
 
-    def deny(self, operation, given, real, level, needs_directory):
+    def deny(self, operation, given, real, level, needs_directory, number):
         option = "" if level == 2 else "--read "
         granted = os.path.dirname(real) if needs_directory else real
         advice = "vsbox allow %s%s %s" % (option, shell_word(self.root), shell_word(granted))
-        there = os.path.lexists(real if level == 1 else os.path.dirname(real))
-        shadow = self.tier == "namespaces" and not there
-        refusal = EPERM if operation in ("change", "truncate") else EACCES
-        number = ENOENT if shadow else EROFS if self.tier == "namespaces" and level == 2 else refusal
         who = self.record(operation, real, "not granted in %s/sandbox/sandbox.json" % self.root, advice)
         if not self.logs:
             cause = os.strerror(number)
             text = "%s (the sandbox grants no %s%s; to allow it, outside: %s)" % (cause, operation, who, advice)
-            raise (SandboxFileNotFoundError if shadow else SandboxPermissionError)(number, text, given)
+            raise (SandboxFileNotFoundError if number == ENOENT else SandboxPermissionError)(number, text, given)
 
     def deny_network(self, operation, target, error=SandboxPermissionError, number=ENETUNREACH, cause=""):
         from _thread import get_ident
@@ -372,8 +472,10 @@ class Events(Guard):
         path, mode, flags = args
         if mode is None and not os.path.isabs(os.fspath(path) if not isinstance(path, int) else "/"):
             return  # os.open with dir_fd says nothing of the directory: the kernel's
-        writes = flags & WRITING
-        self.check("write" if writes else "read", path, 2 if writes else 1, may_make=flags & os.O_CREAT)
+        writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC)
+        if flags & os.O_CREAT and not writes:  # the guard alone does not count on that it stays there
+            writes = self.tier == "none" or not os.path.exists(path)
+        self.check("write" if writes else "read", path, 2 if writes else 1, flags=flags)
 
     def reading(self, operation):
         return lambda args: self.check(operation, args[0] if args[0] is not None else ".", 1)
@@ -385,9 +487,27 @@ class Events(Guard):
 
         return handle
 
-    def both(self, operation):
-        first, second = self.changing(operation, 0, 2), self.changing(operation, 1, 3)
-        return lambda args: (first(args), second(args))
+    def renamed(self, args):
+        old, new = (args[index] if args[index + 2] in (-1, None) else None for index in (0, 1))
+        fails = old is not None and self.asks(self.fails_anyway, old, new)
+        for operation, path in (("rename", old), ("replace", new)):
+            if path is not None:
+                self.check(operation, path, 2, False, told_only=fails)
+
+    def fails_anyway(self, old, new):
+        """Tell whether a rename is refused for what it is: across mounts, or of nothing."""
+        if self.tier == "landlock":
+            return not os.path.lexists(old)
+        return new is not None and mount_of(os.path.dirname(old)) != mount_of(os.path.dirname(new))
+
+    def linked(self, args):
+        """The kernel asks where the new one is to be, and of the old one only whether it is there."""
+        old, new = (args[index] if args[index + 2] in (-1, None) else None for index in (0, 1))
+        if old is not None:
+            self.check("link", old, 2 if self.tier == "none" else 1, False, os.O_PATH, self.tier == "landlock")
+        if new is not None:
+            fails = old is not None and self.asks(lambda: not os.path.lexists(old))
+            self.check("link", new, 2, False, told_only=fails)
 
     def started(self, args):
         self.about_to_start()
@@ -429,7 +549,7 @@ class Events(Guard):
         if not name or name == ":memory:" or name.startswith("file:"):
             return
         try:
-            self.check("open", name, 1 if os.path.exists(name) else 2, may_make=True)
+            self.check("open", name, 1 if os.path.exists(name) else 2, flags=os.O_RDWR | os.O_CREAT)
         except SandboxPermissionError as error:
             from _sqlite3 import OperationalError
 
@@ -483,12 +603,12 @@ class Events(Guard):
 
     def handlers(self):
         """Return event -> function of its arguments; what is not in it is nobody's business here."""
-        reading, changing, both = self.reading, self.changing, self.both
+        reading, changing = self.reading, self.changing
         table = {
             "open": self.opened, "os.listdir": reading("list"), "os.scandir": reading("list"),
             "os.chdir": reading("enter") if self.tier != "landlock" else lambda args: None,  # Landlock lets it pass
             "os.mkdir": changing("create", 0, 2), "os.rmdir": changing("remove", 0, 1),
-            "os.remove": changing("remove", 0, 1), "os.rename": both("rename"), "os.link": both("link"),
+            "os.remove": changing("remove", 0, 1), "os.rename": self.renamed, "os.link": self.linked,
             "os.symlink": changing("create", 1, 2), "os.truncate": changing("truncate", resolve_last=True),
             "os.chmod": changing("change", 0, 2, True), "os.chown": changing("change", 0, 3, True),
             "os.utime": changing("change", 0, 3, True), "os.setxattr": changing("change", resolve_last=True),
@@ -520,9 +640,28 @@ def answering(handle):
     return answer
 
 
+def as_text(path):
+    """Return a path as a string that does what strings do."""
+    path = os.fspath(path)
+    return str.__str__(path) if isinstance(path, str) else os.fsdecode(bytes.__getitem__(path, slice(None)))
+
+
 def is_pipe(path):
     """Tell whether to try it would be noticed: whoever is at the other end would take us for the reader."""
     return stat.S_ISFIFO(os.stat(path).st_mode)
+
+
+def is_read_only(path):
+    return os.statvfs(path).f_flag & os.ST_RDONLY
+
+
+def mount_of(directory):
+    """Return the number of a mount; directories of one file system may be mounted apart."""
+    number = os.open(directory or ".", os.O_PATH | os.O_CLOEXEC)
+    try:
+        return read_text("/proc/self/fdinfo/%d" % number).partition("mnt_id:")[2].split()[0]
+    finally:
+        os.close(number)
 
 
 def is_own_host(host):

@@ -170,7 +170,8 @@ CHANGING = {
     ),
     "cells by the collector": (
         "kernel",
-        ("refused()\nfor f in [o for o in gc.get_objects() if type(o) is type(refused) and o.__name__ == 'hook']:\n"
+        ("refused()\nnames = ('hook', 'look_closer')\n"
+        "for f in [o for o in gc.get_objects() if type(o) is type(refused) and o.__name__ in names]:\n"
         "    for cell in f.__closure__ or ():\n        if type(cell.cell_contents) is frozenset:\n"
         "            cell.cell_contents = frozenset()\n"
         "        elif type(cell.cell_contents) is dict:\n"

@@ -564,6 +564,12 @@ def test_relative_names_below_a_directory_that_is_not_granted(
     assert (done.returncode, done.stdout) == (0, "content\n"), done.stderr
 
 
+@everyone
+def test_warnings_say_nothing_of_it(box: Box, stand: Path) -> None:
+    done = python(box, stand, "-X", "dev", "-c", "print('ran')")
+    assert (done.stdout, done.stderr) == ("ran\n", "")
+
+
 # ---- records ----
 
 

@@ -12,6 +12,7 @@ Source of the events: https://docs.python.org/3/library/audit_events.html
 import os
 import stat
 import sys
+from _thread import get_ident
 from errno import EACCES, ENETUNREACH, ENOENT, EPERM, EROFS
 
 MOST_RECORDS = 1000
@@ -294,8 +295,6 @@ class Guard:
         ``level``: 1 reading, 2 writing. ``resolve_last``: a link there is followed; else it is about the entry in its
         directory. ``flags``: of an open. ``told_only``: it is noted for the launcher, and that is all.
         """
-        from _thread import get_ident
-
         if isinstance(path, int) or get_ident() in self.busy:
             return
         self.busy.add(get_ident())
@@ -308,8 +307,6 @@ class Guard:
 
     def asks(self, question, *arguments):
         """Return what the kernel says, where it decides; to ask is not watched."""
-        from _thread import get_ident
-
         if self.tier == "none" or get_ident() in self.busy:
             return False
         self.busy.add(get_ident())
@@ -354,8 +351,6 @@ class Guard:
             raise (SandboxFileNotFoundError if number == ENOENT else SandboxPermissionError)(number, text, given)
 
     def deny_network(self, operation, target, error=SandboxPermissionError, number=ENETUNREACH, cause=""):
-        from _thread import get_ident
-
         if get_ident() in self.busy:
             return
         self.busy.add(get_ident())
@@ -407,8 +402,6 @@ class Guard:
         os.access(os.fsencode(NOTE_PREFIX) + text + (further if len(text + further) < MOST_NOTE_BYTES else b""), 0)
 
     def about_to_start(self):
-        from _thread import get_ident
-
         if self.observed and get_ident() not in self.busy:
             self.busy.add(get_ident())
             try:

@@ -271,6 +271,48 @@ def test_network_none_is_explained(person: Person, backend: str, make_box: Calla
     assert ("SandboxPermissionError" in own_host.kinds) == (backend == "landlock")  # where there is no socket at all
 
 
+ERROR_NUMBERS = """
+import asyncio, errno, os, socket, sys
+with socket.socket() as sock:
+    assert sock.connect_ex(("192.0.2.1", 9)) == errno.ENETUNREACH
+with socket.socket(socket.AF_UNIX) as sock:
+    assert sock.connect_ex(sys.argv[1]) == errno.ENOENT
+    assert getattr(sock, "connect_ex")(sys.argv[1]) == errno.ENOENT
+def both(sock, connect):
+    return (sock.connect if connect else sock.connect_ex)(("192.0.2.1", 9))
+with socket.socket() as sock:
+    assert both(sock, False) == errno.ENETUNREACH
+"""
+LOOPBACK = """
+import json, socket, sys
+server = socket.create_server(("", 0))
+port = server.getsockname()[1]
+for host in ("LOCALHOST", b"127.0.0.1", "0", "127.1", "localhost"):
+    with socket.socket() as sock:
+        sock.connect((host, port))
+with socket.socket(socket.AF_INET6) as sock:
+    sock.connect(("::ffff:127.0.0.1", port))
+socket.getaddrinfo("LOCALHOST", port)
+try:
+    socket.socket().connect((socket.gethostname(), port))
+except OSError as error:
+    assert type(error).__name__ in ("OSError", "gaierror", "ConnectionRefusedError"), repr(error)
+socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).sendto(b"x" * 16, (0, 0))
+"""
+
+
+@pytest.mark.parametrize(("person", "backend"), [("user", "native"), ("root", "native")], indirect=True)
+@pytest.mark.parametrize("code", [ERROR_NUMBERS, LOOPBACK], ids=["error numbers", "own host"])
+def test_without_a_network_the_kernel_answers_the_rest(
+    person: Person, backend: str, make_box: Callable[..., Box], stand: Path, outside: Path, code: str
+) -> None:
+    box = make_box(person, backend, "--network", "none")
+    for options in (NO_GUARD, ()):
+        done = python(box, stand, *options, "-c", code, outside / "s")
+        assert done.returncode == 0, done.stderr
+    assert records(box) or code == LOOPBACK
+
+
 # ---- it denies nothing that the kernel allows ----
 
 EVERYTHING = (

@@ -308,16 +308,23 @@ def test_quoted_is_json(text: str) -> None:
 # ---- the network ----
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.10", "::1", "", "0.0.0.0", "::"])
-def test_own_hosts(host: str) -> None:
-    assert is_own_host(host)
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost", "LOCALHOST", "127.0.0.1", b"127.0.0.1", bytearray(b"localhost"), "127.8.9.10", "127.1", "::1",
+        "::1%lo", "", "0", "0.0.0.0", "::", "::ffff:127.0.0.1",
+    ],
+)  # fmt: skip
+def test_own_hosts(host: object) -> None:
+    assert is_own_host(hook.as_host(host))
 
 
 @pytest.mark.parametrize(
-    "host", ["host.invalid", "192.0.2.1", "2001:db8::1", "1270.0.0.1", "local", None, b"localhost", 1]
+    "host",
+    ["host.invalid", "192.0.2.1", "2001:db8::1", "1270.0.0.1", "local", b"local", "1", "::ffff:192.0.2.1", "1::"],
 )
 def test_other_hosts(host: object) -> None:
-    assert not is_own_host(host)
+    assert not is_own_host(hook.as_host(host))
 
 
 @pytest.mark.parametrize(

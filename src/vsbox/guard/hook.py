@@ -289,11 +289,12 @@ class Guard:
             else:
                 return 0
 
-    def check(self, operation, path, level, resolve_last=True, flags=0, told_only=False):
+    def check(self, operation, path, level, resolve_last=True, flags=0, told_only=False, raises=True):
         """Raise, or report in mode log, unless ``path`` is granted.
 
         ``level``: 1 reading, 2 writing. ``resolve_last``: a link there is followed; else it is about the entry in its
-        directory. ``flags``: of an open. ``told_only``: it is noted for the launcher, and that is all.
+        directory. ``flags``: of an open. ``told_only``: it is noted for the launcher, and that is all. ``raises``: or
+        the kernel answers.
         """
         if isinstance(path, int) or get_ident() in self.busy:
             return
@@ -301,7 +302,7 @@ class Guard:
         try:
             given = as_text(path)
             if given and "\0" not in given:
-                self.decide(operation, given, level, resolve_last, flags, told_only)
+                self.decide(operation, given, level, resolve_last, flags, told_only, raises)
         finally:
             self.busy.discard(get_ident())
 
@@ -317,7 +318,7 @@ class Guard:
         finally:
             self.busy.discard(get_ident())
 
-    def decide(self, operation, given, level, resolve_last, flags, told_only):
+    def decide(self, operation, given, level, resolve_last, flags, told_only, raises):
         whole = given if given[0] == "/" else os.path.join(os.getcwd(), given)
         holder, last = os.path.split(whole.rstrip("/"))  # not made shorter: the kernel follows a link before it goes up
         of_entry = not resolve_last and last not in ("", ".", "..")
@@ -335,22 +336,23 @@ class Guard:
             hinders = self.hinders_reading if level == 1 else self.hinders_change
             number = hinders(operation, whole, real, flags)
         if number:
-            self.deny(kind, given, real, level, of_entry or (flags & os.O_CREAT and not os.path.lexists(real)), number)
+            needs_directory = of_entry or (flags & os.O_CREAT and not os.path.lexists(real))
+            self.deny(kind, given, real, level, needs_directory, number, raises)
 
     def refuse(self, what):
         raise SandboxPermissionError(EPERM, "%s (the sandbox does not let code %s)" % (os.strerror(EPERM), what))
 
-    def deny(self, operation, given, real, level, needs_directory, number):
+    def deny(self, operation, given, real, level, needs_directory, number, raises):
         option = "" if level == 2 else "--read "
         granted = os.path.dirname(real) if needs_directory else real
         advice = "vsbox allow %s%s %s" % (option, shell_word(self.root), shell_word(granted))
         who = self.record(operation, real, "not granted in %s/sandbox/sandbox.json" % self.root, advice)
-        if not self.logs:
+        if raises and not self.logs:
             cause = os.strerror(number)
             text = "%s (the sandbox grants no %s%s; to allow it, outside: %s)" % (cause, operation, who, advice)
             raise (SandboxFileNotFoundError if number == ENOENT else SandboxPermissionError)(number, text, given)
 
-    def deny_network(self, operation, target, error=SandboxPermissionError, number=ENETUNREACH, cause=""):
+    def deny_network(self, operation, target, error=SandboxPermissionError, number=ENETUNREACH, cause="", raises=True):
         if get_ident() in self.busy:
             return
         self.busy.add(get_ident())
@@ -362,7 +364,7 @@ class Guard:
             who = self.record(operation, target, "this box has no network", advice)
         finally:
             self.busy.discard(get_ident())
-        if not self.logs:
+        if raises and not self.logs:
             cause = cause or os.strerror(number)
             raise error(number, "%s (the sandbox has no network%s; to allow it, %s)" % (cause, who, advice), target)
 
@@ -553,18 +555,32 @@ class Events(Guard):
     def watches_network(self):
         return self.offline or self.observed
 
-    def connected(self, args):
-        address = args[1]
+    def connected(self, args, raises=True):
+        address = bytes(args[1]) if isinstance(args[1], bytearray) else args[1]
         if isinstance(address, (str, bytes)):
             if address and address[:1] not in ("\0", b"\0"):
-                self.check("connect", address, 1)
-        elif self.watches_network() and isinstance(address, tuple) and address and not is_own_host(address[0]):
-            self.deny_network("connect", "%s port %s" % (address[0], address[1] if len(address) > 1 else "?"))
+                self.check("connect", address, 1, raises=raises)
+        elif self.watches_network() and isinstance(address, tuple) and address:
+            host = as_host(address[0])
+            if not self.is_near(args[0].family, host):
+                port = address[1] if len(address) > 1 else "?"
+                self.deny_network("connect", "%s port %s" % (host, port), raises=raises)
+
+    def maybe_connected(self, args):
+        """``connect_ex`` has the same event, and returns what fails: so the kernel does it, unless there is only us."""
+        self.connected(args, self.tier == "none" or is_connect(sys._getframe(1)))
+
+    def is_near(self, family, host):
+        if family not in (2, 10):  # AF_INET, AF_INET6
+            return self.tier != "none" or family == 16  # AF_NETLINK
+        if self.tier != "none" and not is_address(host):
+            return True  # it has been resolved
+        return is_own_host(host) or host == os.uname().nodename.lower()
 
     def resolved(self, args):
-        host = args[0].decode("ascii", "replace") if isinstance(args[0], bytes) else args[0]
-        if self.watches_network() and isinstance(host, str) and not is_own_host(host) and not is_address(host):
-            if host != os.uname().nodename and host not in read_text("/etc/hosts").split():
+        host = as_host(args[0])
+        if self.watches_network() and host and not is_own_host(host) and not is_address(host):
+            if host != os.uname().nodename.lower() and host not in read_text("/etc/hosts").lower().split():
                 from _socket import EAI_AGAIN, gaierror
 
                 bases = (SandboxPermissionError, gaierror)  # what programs catch
@@ -610,7 +626,7 @@ class Events(Guard):
             "os.exec": self.executed_with(0, 2), "os.posix_spawn": self.executed_with(0, 2),
             "os.spawn": self.executed_with(1, 3), "subprocess.Popen": self.opened_process,
             "os.putenv": self.changed_variable, "os.unsetenv": self.changed_variable,
-            "socket.__new__": self.made, "socket.connect": self.connected, "socket.sendto": self.connected,
+            "socket.__new__": self.made, "socket.connect": self.maybe_connected, "socket.sendto": self.connected,
             "socket.sendmsg": self.connected,
             "socket.getaddrinfo": self.resolved, "socket.gethostbyname": self.resolved,
             "vsbox.guard": self.asked_for, "object.__setattr__": self.guarded, "object.__delattr__": self.guarded,
@@ -657,8 +673,34 @@ def mount_of(directory):
         os.close(number)
 
 
+def is_connect(frame):
+    """Tell whether a call is surely one of ``connect``: its code names that, and ``connect_ex`` nowhere."""
+    while frame is not None and frame.f_code.co_filename == OWN_FILE:
+        frame = frame.f_back
+    names = frame.f_code.co_names if frame is not None else ()
+    return "connect" in names and "connect_ex" not in names
+
+
+def as_host(host):
+    """Return a host as text, "" for what is none."""
+    if isinstance(host, (bytes, bytearray)):
+        host = bytes(host).decode("ascii", "replace")
+    return str.__str__(host).lower() if isinstance(host, str) else ""
+
+
 def is_own_host(host):
-    return isinstance(host, str) and (host in ("localhost", "::1", "", "0.0.0.0", "::") or host.startswith("127."))
+    """Tell whether a host is this one, however it is written."""
+    from _socket import AF_INET6, inet_aton, inet_pton
+
+    if host in ("", "localhost"):
+        return True
+    try:
+        packed = inet_pton(AF_INET6, host.partition("%")[0]) if ":" in host else inet_aton(host)
+    except (OSError, ValueError):
+        return False
+    if len(packed) == 16 and packed[:12] == b"\0" * 10 + b"\xff\xff":
+        packed = packed[12:]
+    return not any(packed) or packed == b"\0" * 15 + b"\1" or (len(packed) == 4 and packed[0] == 127)
 
 
 def is_address(host):

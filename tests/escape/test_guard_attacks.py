@@ -64,6 +64,12 @@ READING = {
         "guard",
         "os.chdir(work); os.symlink(secret, 'link'); print(open('link').read())",
     ),
+    "opened through the root of a process": ("guard", "print(open('/proc/self/root' + secret).read())"),
+    "opened from a directory that is gone": (
+        "guard",
+        "os.mkdir(work + '/gone'); os.chdir(work + '/gone'); os.rmdir(os.getcwd()); print(open(secret).read())",
+    ),
+    "opened without arguments of a program": ("guard", "sys.argv = [5]; print(open(secret).read())"),
     "python -I": ("guard", "child('-I', '-c', READ)"),
     "python -E -s": ("guard", "child('-E', '-s', '-c', READ)"),
     "python -S": ("kernel", "child('-S', '-c', READ)"),

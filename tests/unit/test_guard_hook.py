@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from vsbox.guard import hook
 from vsbox.guard.hook import Guard, SandboxFileNotFoundError, SandboxPermissionError, is_address, is_own_host, quoted
+from vsbox.guard.records import read_records
 
 HOOK = Path(hook.__file__)
 SYSTEM = ("/usr", "/lib", "/etc", "/proc", "/dev/null", os.path.realpath(sys.base_prefix), os.path.dirname(os.__file__))
@@ -294,15 +295,91 @@ def test_a_name_that_is_no_text_makes_one_line(place: Path) -> None:
     kept = place / "records"
     code = "import os\ntry:\n    open(os.fsencode(argv[0]) + b'/\\xff')\nexcept PermissionError:\n    pass"
     assert run(code, place, records=[str(kept)]).returncode == 0
-    assert [r["target"] for r in records(kept)] == [f"{place}/\udcff"]
+    assert [r["target"] for r in records(kept)] == [f"{place}/\\udcff"]
+    assert read_records([kept]).unreadable == 0
+
+
+LONG = """
+import os
+name = argv[0] + '/' + "d'" * 5000
+for path in (name, os.fsencode(argv[0]) + b'/' + b'\\xff' * 5000):
+    try:
+        open(path)
+    except PermissionError:
+        pass
+"""
+
+
+def test_what_is_too_long_is_cut(place: Path) -> None:
+    kept = place / "records"
+    assert run(LONG, place, name="/made/" + "up" * 5000, records=[str(kept)]).returncode == 0
+    found = read_records([kept])
+    assert (len(found.records), found.unreadable) == (2, 0)
 
 
 @settings(max_examples=500)
 @given(st.text(st.characters(exclude_categories=())))
 def test_quoted_is_json(text: str) -> None:
     line = quoted(text)
-    assert json.loads(line) == json.loads(json.dumps(text))
+    assert json.loads(line) == text.encode("utf-8", "backslashreplace").decode()
     assert all(32 <= ord(c) < 127 for c in line)
+
+
+# ---- alone, it refuses whatever happens ----
+
+
+UNEXPECTED = {
+    "arguments that are no text": "sys.argv = [5]",
+    "no arguments": "del sys.argv",
+    "a file's name that is more than text": (
+        "class Name(str):\n    def startswith(self, *a): raise ValueError\n"
+        "    def __ne__(self, other): raise ValueError\n    __eq__ = __ne__\n    __hash__ = str.__hash__\n"
+        "__file__ = globals()['__file__'] = Name('x')"
+    ),
+    "a working directory that is gone": (
+        "import tempfile; d = tempfile.mkdtemp(dir=argv[1]); os.chdir(d); os.rmdir(d)"
+    ),
+    "a path that is more than text": (
+        "class Path(str):\n    def startswith(self, *a): return False\n    def rstrip(self, *a): return argv[1]\n"
+        "    def __contains__(self, other): return True\nargv[0] = Path(argv[0])"
+    ),
+    "an entry of a directory that has a link to all": "argv[0] = '/proc/self/root' + argv[0]",
+    "links of its own": "os.symlink(argv[0], argv[1] + '/link'); argv[0] = argv[1] + '/link'",
+}
+TAKEN = """
+print(json.dumps([outcome(action) == "passed" for action in (
+    lambda: open(argv[0]).close(), lambda: os.close(os.open(argv[0], os.O_RDONLY)),
+    lambda: open(argv[0], 'a').close(), lambda: os.listdir(os.path.dirname(argv[0])),
+)]))
+"""
+
+
+@pytest.mark.parametrize("name", UNEXPECTED)
+def test_alone_it_refuses_whatever_happens(place: Path, name: str) -> None:
+    (place / "mine").mkdir()
+    code = OUTCOMES + "import sys\n" + UNEXPECTED[name] + TAKEN
+    lists = {"write": (f"{place}/mine",), "records": [f"{place}/mine/records"]}
+    assert printed(code, place / "file", place / "mine", **lists) == [False, False, False, name.startswith("links")]
+
+
+RELATIVE = """
+import tempfile
+above = os.getcwd()
+d = tempfile.mkdtemp(dir=argv[1])
+os.chdir(d)
+os.rmdir(d)
+print(json.dumps(outcome(lambda: open("../../file").close())[:2]))
+"""
+
+
+def test_alone_it_refuses_what_it_cannot_tell(place: Path) -> None:
+    (place / "mine").mkdir()
+    lists = {"write": (f"{place}/mine",)}
+    assert printed(OUTCOMES + RELATIVE, place, place / "mine", **lists) == ["SandboxPermissionError", "EACCES"]
+
+
+def test_the_root_may_be_entered() -> None:
+    assert printed(OUTCOMES + "print(json.dumps([outcome(lambda: os.chdir('/')), outcome(os.listdir)]))")[0] == "passed"
 
 
 # ---- the network ----

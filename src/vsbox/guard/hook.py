@@ -50,8 +50,9 @@ class Present(Exception):
     """The answer of a guard that is at work already."""
 
 
-def quoted(text):
-    """Return a JSON string; :mod:`json` costs more than the rest of a start."""
+def quoted(text, most=8192):
+    """Return a JSON string, no longer than ``records.py`` reads; :mod:`json` costs more than the rest of a start."""
+    text = text[:most].encode("utf-8", "backslashreplace").decode()[:most]  # half a surrogate pair is no text
     units = text.encode("utf-16-be", "surrogatepass")
     codes = [units[i] << 8 | units[i + 1] for i in range(0, len(units), 2)]
     return '"%s"' % "".join(chr(c) if 32 <= c < 127 and c not in (34, 92) else "\\u%04x" % c for c in codes)
@@ -298,11 +299,19 @@ class Guard:
         """
         if isinstance(path, int) or get_ident() in self.busy:
             return
+        given = as_text(path)
+        if not given or "\0" in given:
+            return
         self.busy.add(get_ident())
         try:
-            given = as_text(path)
-            if given and "\0" not in given:
-                self.decide(operation, given, level, resolve_last, flags, told_only, raises)
+            self.decide(operation, given, level, resolve_last, flags, told_only, raises)
+        except SandboxPermissionError:
+            raise
+        except Exception:
+            if self.tier != "none" or self.logs:
+                raise
+            text = "%s (the sandbox's guard cannot tell where it leads)" % os.strerror(EACCES)
+            raise SandboxPermissionError(EACCES, text, given) from None
         finally:
             self.busy.discard(get_ident())
 
@@ -327,6 +336,7 @@ class Guard:
         kind = "rename" if operation == "replace" else operation
         if self.observed and (not granted or (real + "/").startswith(self.granted)):
             self.note(kind, real)
+        granted = granted or (operation == "enter" and real == "/")  # it shows nothing, and many begin there
         if granted or told_only or (self.observed and self.logs):
             return
         number = EPERM if operation in ("change", "truncate") else EACCES
@@ -376,7 +386,7 @@ class Guard:
             filename = frame.f_code.co_filename
             if filename == "<string>":  # how setuptools runs a setup.py
                 filename = frame.f_globals.get("__file__")
-            if isinstance(filename, str) and filename != OWN_FILE and not filename.startswith(self.stdlib):
+            if type(filename) is str and filename != OWN_FILE and not filename.startswith(self.stdlib):
                 filename = os.path.abspath(filename)
                 found.append((self.distributions.of(filename), filename, frame.f_lineno))
             frame = frame.f_back
@@ -413,27 +423,27 @@ class Guard:
 
     def record(self, operation, target, rule, advice):
         """Write one line for ``vsbox report``, once for each thing; return on whose behalf it was."""
-        distribution, where, chain = self.blame()
+        try:
+            distribution, where, chain = self.blame()
+            if not self.observed and (operation, target) not in self.told and len(self.told) < MOST_RECORDS:
+                self.told.add((operation, target))
+                self.write(operation, target, rule, advice, distribution, where, chain)
+        except Exception:  # what code inside has made of sys and its own frames must not keep this from being refused
+            return ""
         who = " to %s" % (distribution or "your code") + (" (%s)" % where if where else "")
-        if not where and not distribution:
-            who = ""
-        if self.observed:
-            return who
-        if (operation, target) not in self.told and len(self.told) < MOST_RECORDS:
-            self.told.add((operation, target))
-            self.write(operation, target, rule, advice, distribution, where, chain)
-        return who
+        return who if where or distribution else ""
 
     def write(self, operation, target, rule, advice, distribution, where, chain):
         import time
 
+        program = sys.argv[0] if hasattr(sys, "argv") and sys.argv and type(sys.argv[0]) is str else ""
         fields = (
-            ("operation", operation), ("target", target), ("distribution", distribution), ("where", where),
-            ("program", os.path.basename(sys.argv[0] or "python") if hasattr(sys, "argv") and sys.argv else "python"),
-            ("rule", rule), ("allow", advice), ("layer", "guard"),
+            ("operation", operation), ("target", target), ("distribution", distribution[:200]), ("where", where),
+            ("program", os.path.basename(program or "python")), ("rule", rule), ("allow", advice), ("layer", "guard"),
         )
+        names = ", ".join(quoted(name, 200) for name in chain[:50])
         line = '{"time": %.3f, "pid": %d, "verdict": "%s", "chain": [%s], %s}\n' % (
-            time.time(), os.getpid(), "would deny" if self.logs else "denied", ", ".join(map(quoted, chain)),
+            time.time(), os.getpid(), "would deny" if self.logs else "denied", names,
             ", ".join("%s: %s" % (quoted(key), quoted(value)) for key, value in fields),
         )
         if self.logs:
@@ -465,7 +475,7 @@ class Events(Guard):
 
     def opened(self, args):
         path, mode, flags = args
-        if mode is None and not os.path.isabs(os.fspath(path) if not isinstance(path, int) else "/"):
+        if mode is None and not isinstance(path, int) and as_text(path)[:1] != "/":
             return  # os.open with dir_fd says nothing of the directory: the kernel's
         writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC)
         if flags & os.O_CREAT and not writes:  # the guard alone does not count on that it stays there
@@ -540,7 +550,7 @@ class Events(Guard):
             self.check("load", args[1], 1)
 
     def database(self, args):
-        name = os.fsdecode(args[0]) if not isinstance(args[0], int) else ""
+        name = as_text(args[0]) if not isinstance(args[0], int) else ""
         if not name or name == ":memory:" or name.startswith("file:"):
             return
         try:
@@ -558,7 +568,8 @@ class Events(Guard):
     def connected(self, args, raises=True):
         address = bytes(args[1]) if isinstance(args[1], bytearray) else args[1]
         if isinstance(address, (str, bytes)):
-            if address and address[:1] not in ("\0", b"\0"):
+            address = as_text(address)
+            if address and address[0] != "\0":
                 self.check("connect", address, 1, raises=raises)
         elif self.watches_network() and isinstance(address, tuple) and address:
             host = as_host(address[0])

@@ -48,10 +48,10 @@ def made(hook: str, **keys: Any) -> bytes:
 
 
 def ran(code: str, hook: str = HOOK, **keys: Any) -> subprocess.CompletedProcess[str]:
-    begin = "import marshal, os, sys\ndata = bytes.fromhex(sys.argv[1])\nsys.asked = []\n"
+    begin = "import marshal, os, sys\ndata = bytes.fromhex(sys.stdin.read())\nsys.asked = []\n"
     begin += "exec(marshal.loads(data[12:]), {'data': data})\n"
-    argv = [sys.executable, "-I", "-S", "-c", begin + code, made(hook, **keys).hex()]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, cwd="/", timeout=60)
+    argv, given = [sys.executable, "-I", "-S", "-c", begin + code], made(hook, **keys).hex()
+    return subprocess.run(argv, input=given, capture_output=True, text=True, check=False, cwd="/", timeout=60)
 
 
 def looked_closer(paths: list[str], **keys: Any) -> list[tuple[bool, bool]]:

@@ -566,6 +566,43 @@ def test_what_fails_anyway_fails_as_ever(person: Person, backend: str, box: Box,
     assert different == {}
 
 
+OWN_MODES = """
+import os, shutil
+def said(action):
+    try:
+        action()
+    except OSError as error:
+        print(type(error).__name__, error)
+    else:
+        print("passed")
+for name in ("f", "g"):
+    open(name, "w").close()
+    os.chmod(name, 0o400)
+os.makedirs("d/e")
+open("d/e/x", "w").close()
+os.chmod("d", 0o500)
+for action in (
+    lambda: os.utime("f"), lambda: open("f", "a"), lambda: os.chmod("f", 0o600), lambda: os.remove("f"),
+    lambda: os.chmod("d", 0), lambda: os.utime("d"), lambda: open("d/new", "w"), lambda: os.mkdir("d/new"),
+    lambda: os.listdir("d"), lambda: os.chmod("d", 0o700), lambda: shutil.rmtree("d"),
+    lambda: os.rename("g", "h"), lambda: os.remove("h"),
+):
+    said(action)
+"""
+
+
+@everyone
+def test_modes_of_own_files_are_the_kernels(
+    person: Person, backend: str, make_box: Callable[..., Box], stand: Path
+) -> None:
+    box = make_box(person, backend, "--no-pip", fresh=True)
+    policy = box.root / "sandbox" / "sandbox.json"
+    person.write(policy, json.dumps(json.loads(policy.read_text()) | {"working_directory": "write"}))
+    plain, guarded = (python(box, stand, *options, "-c", OWN_MODES) for options in (NO_GUARD, ()))
+    assert (guarded.stdout, guarded.stderr) == (plain.stdout, "")
+    assert plain.stdout.count("passed") >= 9
+
+
 @everyone
 def test_what_is_not_there_where_one_stands_is_no_denial(
     person: Person, backend: str, boxes: Callable[..., Box], stand: Path, outside: Path

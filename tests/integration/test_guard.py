@@ -498,6 +498,7 @@ ANSWERS = {
     "link to what is there": "os.link(home + '/own', home + '/own')",
     "open anew what is there": "open('here', 'x')",
     "open anew what is there in the system": "open('/usr/lib/os-release', 'x')",
+    "open anew a link that leads nowhere": "open('dangling', 'x')",
     "change what is not there": "open('missing', 'r+b')",
     "change what is not there, at home": "open(home + '/missing', 'r+b')",
     "mode of what is not there": "os.chmod('missing', 0o600)",
@@ -540,6 +541,7 @@ NEVER_EXPLAINED = frozenset(ANSWERS) - {
 def test_what_fails_anyway_fails_as_ever(person: Person, backend: str, box: Box, stand: Path) -> None:
     (stand / "sub").mkdir()
     person.write(stand / "here", "here")
+    (stand / "dangling").symlink_to("missing")
     for name, mode in (("private", 0o600), ("secret-program", 0o711)):
         (stand / name).write_text("#!/bin/true\n")
         os.chmod(stand / name, mode)

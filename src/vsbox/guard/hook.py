@@ -236,7 +236,7 @@ class Guard:
         """Return the same of a change, of which nothing is done; what fails anyway for another reason, has that."""
         of_entry, holder, within = operation not in CONTENT, os.path.dirname(real), self.tier == "namespaces"
         try:
-            mode = (os.lstat if of_entry else os.stat)(path).st_mode
+            mode = (os.lstat if of_entry or flags & os.O_EXCL else os.stat)(path).st_mode
         except OSError as error:
             if error.errno != ENOENT:
                 return 0

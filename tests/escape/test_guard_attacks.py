@@ -64,6 +64,12 @@ READING = {
         "guard",
         "os.chdir(work); os.symlink(secret, 'link'); print(open('link').read())",
     ),
+    "opened through the root of a process": ("guard", "print(open('/proc/self/root' + secret).read())"),
+    "opened from a directory that is gone": (
+        "guard",
+        "os.mkdir(work + '/gone'); os.chdir(work + '/gone'); os.rmdir(os.getcwd()); print(open(secret).read())",
+    ),
+    "opened without arguments of a program": ("guard", "sys.argv = [5]; print(open(secret).read())"),
     "python -I": ("guard", "child('-I', '-c', READ)"),
     "python -E -s": ("guard", "child('-E', '-s', '-c', READ)"),
     "python -S": ("kernel", "child('-S', '-c', READ)"),
@@ -170,7 +176,8 @@ CHANGING = {
     ),
     "cells by the collector": (
         "kernel",
-        ("refused()\nfor f in [o for o in gc.get_objects() if type(o) is type(refused) and o.__name__ == 'hook']:\n"
+        ("refused()\nnames = ('hook', 'look_closer')\n"
+        "for f in [o for o in gc.get_objects() if type(o) is type(refused) and o.__name__ in names]:\n"
         "    for cell in f.__closure__ or ():\n        if type(cell.cell_contents) is frozenset:\n"
         "            cell.cell_contents = frozenset()\n"
         "        elif type(cell.cell_contents) is dict:\n"

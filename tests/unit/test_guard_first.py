@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vsbox.guard import hook
 from vsbox.guard.install import FIRST, NOTHING, _join
 
 LIBRARY = os.path.dirname(os.__file__)
@@ -39,11 +40,23 @@ PATHS = [
 ]  # fmt: skip
 
 
+def made(hook: str, **keys: Any) -> bytes:
+    """Return a guard whose slow half is this."""
+    codes = [compile(text, "<guard>", "exec", dont_inherit=True, optimize=2) for text in (FIRST.read_text(), hook)]
+    first, slow = map(marshal.dumps, codes)
+    return _join(len(first).to_bytes(4, "little") + first + slow, {**NOTHING, "root": "/the/box", **keys})
+
+
+def ran(code: str, hook: str = HOOK, **keys: Any) -> subprocess.CompletedProcess[str]:
+    begin = "import marshal, os, sys\ndata = bytes.fromhex(sys.stdin.read())\nsys.asked = []\n"
+    begin += "exec(marshal.loads(data[12:]), {'data': data})\n"
+    argv, given = [sys.executable, "-I", "-S", "-c", begin + code], made(hook, **keys).hex()
+    return subprocess.run(argv, input=given, capture_output=True, text=True, check=False, cwd="/", timeout=60)
+
+
 def looked_closer(paths: list[str], **keys: Any) -> list[tuple[bool, bool]]:
     """Return of each path whether reading and writing it went to the slow half."""
-    codes = [compile(text, "<guard>", "exec", dont_inherit=True, optimize=2) for text in (FIRST.read_text(), HOOK)]
-    first, hook = map(marshal.dumps, codes)
-    data = _join(len(first).to_bytes(4, "little") + first + hook, {**NOTHING, "root": "/the/box", **keys})
+    data = made(HOOK, **keys)
     argv = [sys.executable, "-I", "-S", "-c", BEGIN, data.hex(), json.dumps(paths)]
     answers = json.loads(subprocess.run(argv, capture_output=True, check=True, cwd="/", timeout=60).stdout)
     return list(zip(answers[::2], answers[1::2], strict=True))
@@ -81,3 +94,68 @@ def test_dots_need_one(path: str) -> None:
 def test_a_relative_name_passes_where_the_kernel_sees_where_it_leads() -> None:
     assert looked_closer(["name"], tier="namespaces", **USUAL) == [(False, True)]
     assert looked_closer(["name"], tier="none", **USUAL) == [(True, True)]
+
+
+def test_proc_needs_one_where_no_kernel_decides() -> None:
+    lists = {**USUAL, "read": ("/proc", "/usr")}
+    assert looked_closer(["/proc/self/root/x", "/usr/x"], tier="none", **lists) == [(True, True), (False, True)]
+    assert looked_closer(["/proc/self/root/x"], tier="landlock", **lists) == [(False, True)]
+
+
+FAILING = "import sys\nsys.loads = getattr(sys, 'loads', 0) + 1\nif sys.loads < 2:\n    raise AssertionError\n" + HOOK
+
+
+def test_a_slow_half_that_could_not_be_loaded_is_loaded_later() -> None:
+    code = "try:\n    open('/x')\nexcept AssertionError:\n    print('raised')\n"
+    code += "sys.audit('open', '/x', None, 0)\nprint(sys.asked)"
+    done = ran(code, FAILING, tier="namespaces")
+    assert (done.stdout, done.stderr) == ("raised\n[('/x', None, 0)]\n", "")
+
+
+@pytest.mark.parametrize("tier", ["namespaces", "none"])
+def test_events_of_no_form_are_ignored(tier: str) -> None:
+    code = (
+        "for event in ('open', 'import', 'os.listdir', 'object.__setattr__'):\n"
+        "    for args in ((), (1,), (None, None, None), ('/x', 'r', 'w'), (object(), object(), object())):\n"
+        "        sys.audit(event, *args)"
+    )
+    events = "('open', 'import', 'os.listdir', 'object.__setattr__')"
+    done = ran(code, f"def handlers_for(*ignored):\n    return dict.fromkeys({events}, id)\n", tier=tier)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+LATE = """
+class Late:
+    def __init__(self, open=os.open, flags=os.O_WRONLY | os.O_CREAT, write=os.write):
+        self.open, self.flags, self.write = open, flags, write
+    def __del__(self):
+        self.write(self.open('new', self.flags), b'x')
+os.chdir(DIRECTORY)
+sys.late = Late()
+"""
+
+
+@pytest.mark.parametrize("tier", ["namespaces", "none"])
+def test_nothing_breaks_when_python_ends(tmp_path: Path, tier: str) -> None:
+    lists = {"read": (LIBRARY,), "write": (str(tmp_path.resolve()),)}
+    done = ran(LATE.replace("DIRECTORY", repr(str(tmp_path))), Path(hook.__file__).read_text(), tier=tier, **lists)
+    assert done.returncode == 0
+    assert "NoneType" not in done.stderr
+    assert tier == "none" or (done.stderr, (tmp_path / "new").read_text()) == ("", "x")
+
+
+GONE = """
+import tempfile
+directory = tempfile.mkdtemp()
+other = tempfile.mkdtemp()
+os.chdir(directory)
+os.rmdir(directory)
+os.close(os.open('new', os.O_WRONLY | os.O_CREAT, dir_fd=os.open(other, os.O_RDONLY)))
+os.remove(other + '/new')
+os.rmdir(other)
+"""
+
+
+def test_a_working_directory_may_be_gone() -> None:
+    done = ran(GONE, Path(hook.__file__).read_text(), tier="landlock", write=("/tmp",))
+    assert (done.returncode, done.stderr) == (0, "")

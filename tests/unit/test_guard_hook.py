@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from vsbox.guard import hook
 from vsbox.guard.hook import Guard, SandboxFileNotFoundError, SandboxPermissionError, is_address, is_own_host, quoted
+from vsbox.guard.records import read_records
 
 HOOK = Path(hook.__file__)
 SYSTEM = ("/usr", "/lib", "/etc", "/proc", "/dev/null", os.path.realpath(sys.base_prefix), os.path.dirname(os.__file__))
@@ -175,6 +177,32 @@ def test_errors_are_what_programs_catch() -> None:
     assert (error.errno, error.strerror, error.filename) == (2, "text", "/name")
 
 
+PICKLED = """
+import json, pickle, socket, sqlite3
+found = []
+for action in (lambda: open(argv[0]), lambda: sqlite3.connect(argv[0]), lambda: socket.getaddrinfo('host.invalid', 80)):
+    try:
+        action()
+    except OSError as error:
+        again = pickle.loads(pickle.dumps(error))
+        found.append([type(error).__name__, type(again).__name__])
+        assert again.args[:2] == (error.errno, error.strerror), again.args
+        assert getattr(again, "filename", error.filename) == error.filename
+print(json.dumps(found))
+"""
+
+
+def test_another_process_is_told_by_a_kind_that_it_knows(place: Path) -> None:
+    missing = SandboxFileNotFoundError(2, "text", "/name")
+    again = pickle.loads(pickle.dumps(missing))
+    assert (type(again), str(again)) == (FileNotFoundError, str(missing))
+    assert printed(PICKLED, place / "file", network="none") == [
+        ["SandboxPermissionError", "PermissionError"],
+        ["SandboxDatabaseError", "OperationalError"],
+        ["SandboxResolveError", "gaierror"],
+    ]
+
+
 def test_log_mode_reports_and_lets_pass(place: Path) -> None:
     kept = place / "records"
     done = run("print(open(argv[0]).read())", place / "file", mode="log", records=[str(kept)])
@@ -267,30 +295,113 @@ def test_a_name_that_is_no_text_makes_one_line(place: Path) -> None:
     kept = place / "records"
     code = "import os\ntry:\n    open(os.fsencode(argv[0]) + b'/\\xff')\nexcept PermissionError:\n    pass"
     assert run(code, place, records=[str(kept)]).returncode == 0
-    assert [r["target"] for r in records(kept)] == [f"{place}/\udcff"]
+    assert [r["target"] for r in records(kept)] == [f"{place}/\\udcff"]
+    assert read_records([kept]).unreadable == 0
+
+
+LONG = """
+import os
+name = argv[0] + '/' + "d'" * 5000
+for path in (name, os.fsencode(argv[0]) + b'/' + b'\\xff' * 5000):
+    try:
+        open(path)
+    except PermissionError:
+        pass
+"""
+
+
+def test_what_is_too_long_is_cut(place: Path) -> None:
+    kept = place / "records"
+    assert run(LONG, place, name="/made/" + "up" * 5000, records=[str(kept)]).returncode == 0
+    found = read_records([kept])
+    assert (len(found.records), found.unreadable) == (2, 0)
 
 
 @settings(max_examples=500)
 @given(st.text(st.characters(exclude_categories=())))
 def test_quoted_is_json(text: str) -> None:
     line = quoted(text)
-    assert json.loads(line) == json.loads(json.dumps(text))
+    assert json.loads(line) == text.encode("utf-8", "backslashreplace").decode()
     assert all(32 <= ord(c) < 127 for c in line)
+
+
+# ---- alone, it refuses whatever happens ----
+
+
+UNEXPECTED = {
+    "arguments that are no text": "sys.argv = [5]",
+    "no arguments": "del sys.argv",
+    "a file's name that is more than text": (
+        "class Name(str):\n    def startswith(self, *a): raise ValueError\n"
+        "    def __ne__(self, other): raise ValueError\n    __eq__ = __ne__\n    __hash__ = str.__hash__\n"
+        "__file__ = globals()['__file__'] = Name('x')"
+    ),
+    "a working directory that is gone": (
+        "import tempfile; d = tempfile.mkdtemp(dir=argv[1]); os.chdir(d); os.rmdir(d)"
+    ),
+    "a path that is more than text": (
+        "class Path(str):\n    def startswith(self, *a): return False\n    def rstrip(self, *a): return argv[1]\n"
+        "    def __contains__(self, other): return True\nargv[0] = Path(argv[0])"
+    ),
+    "an entry of a directory that has a link to all": "argv[0] = '/proc/self/root' + argv[0]",
+    "links of its own": "os.symlink(argv[0], argv[1] + '/link'); argv[0] = argv[1] + '/link'",
+}
+TAKEN = """
+print(json.dumps([outcome(action) == "passed" for action in (
+    lambda: open(argv[0]).close(), lambda: os.close(os.open(argv[0], os.O_RDONLY)),
+    lambda: open(argv[0], 'a').close(), lambda: os.listdir(os.path.dirname(argv[0])),
+)]))
+"""
+
+
+@pytest.mark.parametrize("name", UNEXPECTED)
+def test_alone_it_refuses_whatever_happens(place: Path, name: str) -> None:
+    (place / "mine").mkdir()
+    code = OUTCOMES + "import sys\n" + UNEXPECTED[name] + TAKEN
+    lists = {"write": (f"{place}/mine",), "records": [f"{place}/mine/records"]}
+    assert printed(code, place / "file", place / "mine", **lists) == [False, False, False, name.startswith("links")]
+
+
+RELATIVE = """
+import tempfile
+above = os.getcwd()
+d = tempfile.mkdtemp(dir=argv[1])
+os.chdir(d)
+os.rmdir(d)
+print(json.dumps(outcome(lambda: open("../../file").close())[:2]))
+"""
+
+
+def test_alone_it_refuses_what_it_cannot_tell(place: Path) -> None:
+    (place / "mine").mkdir()
+    lists = {"write": (f"{place}/mine",)}
+    assert printed(OUTCOMES + RELATIVE, place, place / "mine", **lists) == ["SandboxPermissionError", "EACCES"]
+
+
+def test_the_root_may_be_entered() -> None:
+    assert printed(OUTCOMES + "print(json.dumps([outcome(lambda: os.chdir('/')), outcome(os.listdir)]))")[0] == "passed"
 
 
 # ---- the network ----
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.10", "::1", "", "0.0.0.0", "::"])
-def test_own_hosts(host: str) -> None:
-    assert is_own_host(host)
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost", "LOCALHOST", "127.0.0.1", b"127.0.0.1", bytearray(b"localhost"), "127.8.9.10", "127.1", "::1",
+        "::1%lo", "", "0", "0.0.0.0", "::", "::ffff:127.0.0.1",
+    ],
+)  # fmt: skip
+def test_own_hosts(host: object) -> None:
+    assert is_own_host(hook.as_host(host))
 
 
 @pytest.mark.parametrize(
-    "host", ["host.invalid", "192.0.2.1", "2001:db8::1", "1270.0.0.1", "local", None, b"localhost", 1]
+    "host",
+    ["host.invalid", "192.0.2.1", "2001:db8::1", "1270.0.0.1", "local", b"local", "1", "::ffff:192.0.2.1", "1::"],
 )
 def test_other_hosts(host: object) -> None:
-    assert not is_own_host(host)
+    assert not is_own_host(hook.as_host(host))
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,9 @@ def install(data):
         mixed = mixed_writable = ()
         events += spawning
     watched = frozenset(events)
+    getcwd, is_ending = os.getcwd, sys.is_finalizing  # modules lose their functions then
     try:
-        here = os.getcwd()  # listed for the first import that is not built in: not worth a closer look
+        here = getcwd() if is_confined else None  # listed for the first import that is not built in
     except OSError:
         here = None
     passes_relative = is_confined and not observed  # the kernel sees where it leads
@@ -55,35 +56,49 @@ def install(data):
 
     def may_write(path):
         if path[:1] != "/":
-            path = os.getcwd() + "/" + path
+            path = getcwd() + "/" + path
         return path.startswith(writable) or (path.startswith(mixed_writable) and not path.startswith(protected))
 
     def hook(event, args, kind=type, string=str, writing=WRITING, lowest=lowest, above=above):
-        nonlocal handlers, is_loading
-        if event == "open":
-            path, _, flags = args
-            if kind(path) is string and ".." not in path:
-                if flags & writing:
-                    if may_write(path):
+        try:
+            if event == "open":
+                path, _, flags = args
+                if kind(path) is string and ".." not in path:
+                    if flags & writing:
+                        if may_write(path):
+                            return
+                    elif lowest <= path < above or path.startswith(readable) or may_open(path):
                         return
-                elif lowest <= path < above or path.startswith(readable) or may_open(path):
+            elif event not in watched:
+                return
+            elif event == "import":
+                path = args[1]
+                if path is None or (kind(path) is string and may_read(path)):
                     return
-        elif event not in watched:
-            return
-        elif event == "import":
-            if args[1] is None or may_read(args[1]):
+            elif event == "os.listdir" or event == "os.scandir":
+                path = args[0]
+                if kind(path) is string and (path == here or (".." not in path and may_read(path + "/"))):
+                    return
+            elif (event == "object.__setattr__" or event == "object.__delattr__") and type(args[0]) is not function:
                 return
-        elif event == "os.listdir" or event == "os.scandir":
-            path = args[0]
-            if kind(path) is string and (path == here or (".." not in path and may_read(path + "/"))):
-                return
-        elif (event == "object.__setattr__" or event == "object.__delattr__") and type(args[0]) is not function:
-            return
+        except (LookupError, OSError, TypeError, ValueError):
+            pass  # no working directory, or an event that Python does not send
+        look_closer(event, args)
+
+    def look_closer(event, args):
+        nonlocal handlers, is_loading
+        if is_ending() and (is_confined or os.fspath is None):
+            if is_confined:
+                return  # the kernel decides
+            raise PermissionError(13, "the sandbox's guard has ended")
         if handlers is None:
             if is_loading:
                 return
             is_loading = True
-            handlers = load(data, learned, observed)
+            try:
+                handlers = load(data, learned, observed)
+            finally:
+                is_loading = False
         handlers[event](args)
 
     sys.addaudithook(hook)

@@ -42,7 +42,7 @@ COMPILE: Final = (
     "sys.stdout.buffer.write(len(first).to_bytes(4, 'little') + first + hook)"
 )
 BEGIN: Final = (
-    "try:\n import marshal;d=open({path!r},'rb').read();exec(marshal.loads(d[12:]),{{'data':d}})\n"
+    "try:\n import marshal\n with open({path!r},'rb')as f:d=f.read()\n exec(marshal.loads(d[12:]),{{'data':d}})\n"
     "except BaseException:\n import os;os.write(2,{message!r});os._exit(125)\n"
 )
 """Code of the ``.pth`` file, as short as can be, since it is compiled at every start. What fails there, site prints and
@@ -96,7 +96,8 @@ def _prefixes(config: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
         return tuple(path for path in granted if path not in mixed)[:MOST_PREFIXES], mixed[:MOST_PREFIXES], less
 
     if config["tier"] == "none":  # no kernel looks where links lead: a closer look wherever code can make some
-        return *split(below("read"), "write", "hidden"), (), (), ()
+        read = tuple(path for path in below("read") if not path.startswith(("//", "/proc/")))  # where some are made
+        return *split(read, "write", "hidden"), (), (), ()
     return *split(below("read", "write"), "hidden"), *split(below("write"), "read", "hidden")
 
 

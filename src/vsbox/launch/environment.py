@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from vsbox.errors import PolicyError, UsageError
+from vsbox.launch.files import READ
 from vsbox.launch.paths import WRITTEN, open_resolved, resolve
 from vsbox.plan.model import Interpreter, Tier
 from vsbox.policy.grants import is_below
@@ -60,7 +61,7 @@ def find_environment(packages: str | None, tier: Tier, written: Iterable[str] = 
 def _read(path: str) -> bytes | None:
     """Return what a small regular file holds, None where there is none."""
     try:
-        descriptor = open_resolved(path, os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = open_resolved(path, READ)
     except OSError:
         return None
     try:

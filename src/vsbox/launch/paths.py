@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from vsbox.errors import PolicyError, UsageError
-from vsbox.launch.files import DIRECTORY, Content, opened_directory
+from vsbox.launch.files import DIRECTORY, READ, Content, opened_directory
 
 MOST_REMEMBERED: Final = 10_000
 MOST_LINKS: Final = 40
@@ -105,7 +105,7 @@ def read_file(path: str | os.PathLike[str], written: Iterable[str] = ()) -> byte
         UsageError: there is no regular file.
         PolicyError: it leads through a link that code inside could have made.
     """
-    descriptor = open_resolved(resolve(path, written), os.O_RDONLY | os.O_NONBLOCK)
+    descriptor = open_resolved(resolve(path, written), READ)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise UsageError(f"cannot use {os.fspath(path)}: it is not a regular file")

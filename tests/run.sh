@@ -37,4 +37,4 @@ export PYTHONDONTWRITEBYTECODE=1 PYTHONHASHSEED=0
 if [ -n "${VSBOX_VM_SCENARIOS:-}" ]; then
     (cd tests && python -m vm fetch)
 fi
-"$place/venv/bin/python" -m pytest -p no:cacheprovider -n 2 --dist loadfile --no-loadscope-reorder "$@"
+"$place/venv/bin/python" -m pytest -p no:cacheprovider -n 3 --dist loadfile --no-loadscope-reorder "$@"

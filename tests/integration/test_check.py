@@ -87,7 +87,7 @@ def test_mode_log_opens_all(person: Person, make_box: Callable[..., Box]) -> Non
     assert rows(answer, "open by policy") >= REACHED_IN_LOG
     assert {"see a secret variable", "use an inherited file", "gain privileges"} <= rows(answer, "pass")
     assert (status, rows(answer, "FAILED")) == (0, set())
-    assert left_over(person) == []
+    assert wait_until(lambda: not left_over(person))
 
 
 @USER

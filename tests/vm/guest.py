@@ -108,7 +108,7 @@ print(json.dumps(found))
 """
 
 
-def run(*argv: str | Path, seconds: float = 120) -> dict[str, object]:
+def run(*argv: str | Path, seconds: float = 400) -> dict[str, object]:
     """Run a command to its end."""
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False)
     return {"status": done.returncode, "stdout": done.stdout, "stderr": done.stderr}

@@ -139,7 +139,7 @@ SCENARIOS = (
         refused=Refusal(NOTHING, NO_COUNT.advice),
         lacking={"native": NO_COUNT, "bubblewrap": BWRAP_NO_COUNT, "landlock": OFF},
     ),
-    Scenario("cgroup-delegated", "6.12", "6", "native", delegated=True, ci=True),
+    Scenario("cgroup-delegated", "6.12", "6", "native", delegated=True),
     Scenario("cgroup-systemd", "6.12", "6", "native", systemd=True, parameters="fstab=0"),
 )  # fmt: skip
 

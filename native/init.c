@@ -197,9 +197,20 @@ void kill_descendants(struct broker *broker, const struct spared *spared)
     }
 }
 
+/* To wait for it lets it run: a loop that looks whether it is gone would keep the processor from it. */
+static void end_witness(void)
+{
+    if (witness_process <= 0)
+        return;
+    kill(witness_process, SIGKILL);
+    waitpid(witness_process, NULL, 0);
+    witness_process = 0;
+}
+
 static _Noreturn void end(int channel, const siginfo_t *info, bool namespaced, struct broker *broker)
 {
     bool exited = info->si_code == CLD_EXITED;
+    end_witness();
     if (!namespaced)
         kill_descendants(broker, NULL);
     send_message(channel, exited ? MESSAGE_EXITED : MESSAGE_KILLED, info->si_status, "");
@@ -433,6 +444,7 @@ _Noreturn void run_init(const struct start *start, int channel)
         if (watched[2].revents)
             forward_unless_witnessed(channel, signals, payload);
         if (end_now) {
+            end_witness();
             kill_descendants(broker, NULL);
             send_message(channel, MESSAGE_KILLED, SIGKILL, "");
             _exit(0);

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -761,3 +762,12 @@ def test_every_public_name_is_there() -> None:
     assert set(vsbox.__all__) <= set(dir(vsbox))
     with pytest.raises(AttributeError):
         _ = vsbox.no_such_name  # type: ignore[attr-defined]
+
+
+def test_the_running_python_may_have_been_called_from_anywhere() -> None:
+    """Control: the directory on the way is not there inside."""
+    with tempfile.TemporaryDirectory(dir=Path.home()) as place:
+        code = "import vsbox; print(vsbox.run('print(1)', backend='native', check=True).stdout, end='')"
+        argv = [os.path.relpath(sys.executable, place), "-c", code]
+        done = subprocess.run(argv, cwd=place, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("1\n", "")

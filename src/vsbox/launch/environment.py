@@ -118,7 +118,9 @@ def _running_environment() -> Environment:
     real = os.path.realpath(sys.executable)
     trees = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, os.path.dirname(os.path.dirname(real))}
     libraries = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
-    return Environment(sys.executable, _interpreter(real, trees, libraries), sys.prefix)
+    directory, name = os.path.split(sys.executable)  # as it was called: ".." may lead through what is not there inside
+    python = os.path.join(os.path.realpath(directory), name)
+    return Environment(python, _interpreter(real, trees, libraries), os.path.realpath(sys.prefix))
 
 
 def _interpreter(executable: str, trees: Iterable[str], libraries: Iterable[str] = ()) -> Interpreter:

@@ -1,19 +1,15 @@
 /* Init's side of a start (supervise.h): does the plan's steps up to the payload, starts that, serves the broker, tells the
- * launcher of stops and of the end, hands on its signals, and leaves nothing running behind. */
+ * launcher of stops and of the end. witness.c hands on its signals; descendants.c leaves nothing running behind. */
 #define _GNU_SOURCE
 #include "supervise.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -118,95 +114,6 @@ static void die_with_launcher(int channel, bool namespaced)
         _exit(EXIT_OWN_FAILURE);
 }
 
-static bool has_scope;
-static pid_t witness_process;
-
-/* Landlock ABI 6: from here on, signals of init reach init and what descends from it. Only when that is seen to hold is
- * "everybody" (-1) an address to send SIGKILL to; as the kernel does it in one go, nothing can fork ahead of it. */
-static void scope_signals(const struct plan *plan, pid_t launcher)
-{
-    const struct record *landlock = plan_find(plan, OP_LANDLOCK);
-    if (!landlock || !(record_int(landlock, 2) & LANDLOCK_SCOPE_SIGNAL))
-        return;
-    restrict_signals();
-    has_scope = kill(launcher, 0) < 0 && errno == EPERM;
-    if (!has_scope)
-        fail(EXIT_OWN_FAILURE, "see what this machine offers: vsbox doctor", "cannot restrict signals: they still reach the launcher");
-}
-
-static bool is_spared(const struct spared *spared, pid_t pid)
-{
-    for (size_t i = 0; spared && i < spared->count; i++)
-        if (spared->pids[i] == pid)
-            return true;
-    return false;
-}
-
-static FILE *open_children(void)
-{
-    char path[64];
-    snprintf(path, sizeof path, "/proc/self/task/%d/children", getpid());
-    return fopen(path, "re"); /* without this file the tier does not promise it: src/vsbox/plan/aspects.py */
-}
-
-struct spared find_children(void)
-{
-    struct spared found = {0};
-    FILE *children = open_children();
-    long pid;
-    while (children && found.count < MOST_SPARED && fscanf(children, "%ld", &pid) == 1)
-        found.pids[found.count++] = (pid_t)pid;
-    if (children)
-        fclose(children);
-    return found;
-}
-
-/* Without a PID namespace: everything that descends from us, which orphans do too since we are their subreaper. All of it is
- * waited for, the witness as well: whom we left it to may be a program that is pid 1 of a container and waits for nobody. */
-void kill_descendants(struct broker *broker, const struct spared *spared)
-{
-    broker_close(broker);
-    if (has_scope)
-        kill(-1, SIGKILL);
-    if (waitpid(-1, NULL, WNOHANG) < 0)
-        return;
-    for (;;) {
-        FILE *children = open_children();
-        long pid;
-        bool found = false, others = false;
-        if (!children)
-            return;
-        while (fscanf(children, "%ld", &pid) == 1) {
-            if (is_spared(spared, (pid_t)pid)) {
-                others = true;
-                continue;
-            }
-            kill((pid_t)pid, SIGKILL);
-            found = true;
-        }
-        fclose(children);
-        if (others && !found)
-            return;
-        pid_t reaped;
-        while ((reaped = waitpid(-1, NULL, WNOHANG)) > 0)
-            ;
-        if (reaped < 0)
-            return;
-        if (!found) /* no pause while there is prey: one that forks and exits all the time would keep ahead */
-            usleep(1000);
-    }
-}
-
-/* To wait for it lets it run: a loop that looks whether it is gone would keep the processor from it. */
-static void end_witness(void)
-{
-    if (witness_process <= 0)
-        return;
-    kill(witness_process, SIGKILL);
-    waitpid(witness_process, NULL, 0);
-    witness_process = 0;
-}
-
 static _Noreturn void end(int channel, const siginfo_t *info, bool namespaced, struct broker *broker)
 {
     bool exited = info->si_code == CLD_EXITED;
@@ -250,100 +157,17 @@ static int receive_listener(int channel)
     return listener;
 }
 
-/* A shell continues the whole process group, and the payload is in it: it is told once only. */
-static bool is_stopped(pid_t payload)
-{
-    char path[64], text[512];
-    snprintf(path, sizeof path, "/proc/%d/stat", payload);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t length = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    text[length < 0 ? 0 : length] = 0;
-    const char *end = strrchr(text, ')'); /* of the name, which may hold anything */
-    return end && end[1] == ' ' && end[2] == 'T';
-}
-
-/* A continue that is meant for an earlier stop would undo a later one. */
-static void forward(int signal_number, unsigned stops_heard, pid_t payload)
-{
-    if (signal_number != SIGCONT || (stops_heard == (stops & 0xffff) && is_stopped(payload)))
-        kill(payload, signal_number);
-}
-
-/* When each signal came to the group, in ms. With namespaces init is in the group. Else it must not be, since `kill -9` to the group
- * has to leave somebody to end what has left it; a process of its own sees for it. */
-static int64_t *witnessed;
-enum { WITNESS_MS = 200 };
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-static void witness(int signals)
-{
-    struct signalfd_siginfo info;
-    while (read(signals, &info, sizeof info) == sizeof info)
-        witnessed[info.ssi_signo] = now_ms();
-}
-
-static void make_witness(int signals, pid_t launcher, bool namespaced)
-{
-    struct pollfd watched = {.fd = 3, .events = POLLIN};
-    witnessed = mmap(NULL, NSIG * sizeof *witnessed, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (witnessed == MAP_FAILED)
-        fail_errno(NULL, "cannot watch signals");
-    if (namespaced || (witness_process = fork()) != 0)
-        return;
-    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-    prctl(PR_SET_NAME, "vsbox-witness", 0, 0, 0);
-    if (setpgid(0, getpgid(launcher)) < 0 || (signals != 3 && dup2(signals, 3) < 0) || sys_close_range(4, ~0u, 0) < 0)
-        _exit(EXIT_OWN_FAILURE);
-    for (;;) {
-        poll(&watched, 1, -1);
-        witness(3);
-    }
-}
-
-/* It may not have run yet. */
-static bool is_pending(pid_t process, int signal_number)
-{
-    char path[32], line[128];
-    unsigned long long pending = 0;
-    snprintf(path, sizeof path, "/proc/%d/status", process);
-    FILE *status = fopen(path, "re");
-    while (status && fgets(line, sizeof line, status) && sscanf(line, "ShdPnd: %llx", &pending) != 1)
-        ;
-    if (status)
-        fclose(status);
-    return pending >> (signal_number - 1) & 1;
-}
-
 static bool end_now;
 
-/* The launcher got a signal. The kernel serves the members of a group one by one: a moment, and init knows if it was for all. */
-static void forward_unless_witnessed(int channel, int signals, pid_t payload)
+static void hear_launcher(int channel, int signals, pid_t payload)
 {
     struct message message = {0};
     if (recv(channel, &message, sizeof message, MSG_DONTWAIT) <= 0)
         return;
     if (message.kind == MESSAGE_KILL)
         end_now = true;
-    if (message.kind != MESSAGE_SIGNAL)
-        return;
-    int signal_number = message.value & ((1 << SIGNAL_BITS) - 1);
-    if (signal_number <= 0 || signal_number >= NSIG)
-        return;
-    usleep(1000);
-    if (!witness_process)
-        witness(signals);
-    else if (is_pending(witness_process, signal_number))
-        return;
-    if (witnessed[signal_number] == 0 || now_ms() - witnessed[signal_number] > WITNESS_MS)
-        forward(signal_number, (unsigned)message.value >> SIGNAL_BITS, payload);
+    if (message.kind == MESSAGE_SIGNAL)
+        forward_unless_witnessed(signals, message.value, stops, payload);
 }
 
 /* What a run leaves behind is read by the program that asked for it, when all inside has ended. */
@@ -442,7 +266,7 @@ _Noreturn void run_init(const struct start *start, int channel)
         if (watched[0].revents)
             witness(signals);
         if (watched[2].revents)
-            forward_unless_witnessed(channel, signals, payload);
+            hear_launcher(channel, signals, payload);
         if (end_now) {
             end_witness();
             kill_descendants(broker, NULL);

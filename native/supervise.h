@@ -27,6 +27,16 @@ int watch_signals(void);
 
 /* ---- init.c ---- */
 _Noreturn void run_init(const struct start *start, int channel);
+
+/* ---- witness.c ---- */
+void make_witness(int signals, pid_t launcher, bool namespaced);
+void end_witness(void);
+void witness(int signals);
+/* value of a MESSAGE_SIGNAL; stops: how often the payload has stopped. */
+void forward_unless_witnessed(int signals, int32_t value, unsigned stops, pid_t payload);
+
+/* ---- descendants.c ---- */
+void scope_signals(const struct plan *plan, pid_t launcher);
 enum { MOST_SPARED = 256 };
 struct spared {
     pid_t pids[MOST_SPARED];

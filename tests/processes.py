@@ -43,7 +43,7 @@ def wait_for_none(token: str) -> list[int]:
 def descendants(pid: int) -> list[int]:
     """Return the processes below one, parents first; a process that is gone has none.
 
-    Left out is the launcher's witness, which does nothing for the payload (``native/init.c``).
+    Left out is the launcher's witness, which does nothing for the payload (``native/witness.c``).
     """
     try:
         children = [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -4,5 +4,5 @@ import os
 
 PATH = os.__file__
 for _ in range(20_000):
-    os.stat(PATH)  # noqa: PTH116 - what is measured, without pathlib
-    open(PATH).close()  # noqa: PTH123
+    os.stat(PATH)  # what is measured, without pathlib
+    open(PATH).close()

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsbox.guard import hook
-from vsbox.guard.install import FIRST, NOTHING, _join
+from vsbox.guard.install import FIRST, NOTHING, _join, hook_source
 
 LIBRARY = os.path.dirname(os.__file__)
 HOOK = "import sys\ndef handlers_for(*ignored):\n    return {'open': lambda args: sys.asked.append(args)}\n"
@@ -138,7 +137,7 @@ sys.late = Late()
 @pytest.mark.parametrize("tier", ["namespaces", "none"])
 def test_nothing_breaks_when_python_ends(tmp_path: Path, tier: str) -> None:
     lists = {"read": (LIBRARY,), "write": (str(tmp_path.resolve()),)}
-    done = ran(LATE.replace("DIRECTORY", repr(str(tmp_path))), Path(hook.__file__).read_text(), tier=tier, **lists)
+    done = ran(LATE.replace("DIRECTORY", repr(str(tmp_path))), hook_source().decode(), tier=tier, **lists)
     assert done.returncode == 0
     assert "NoneType" not in done.stderr
     assert tier == "none" or (done.stderr, (tmp_path / "new").read_text()) == ("", "x")
@@ -157,5 +156,5 @@ os.rmdir(other)
 
 
 def test_a_working_directory_may_be_gone() -> None:
-    done = ran(GONE, Path(hook.__file__).read_text(), tier="landlock", write=("/tmp",))
+    done = ran(GONE, hook_source().decode(), tier="landlock", write=("/tmp",))
     assert (done.returncode, done.stderr) == (0, "")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import json
 import os
 import pickle
 import socket
 import subprocess
+import symtable
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,16 +19,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vsbox.guard import hook
-from vsbox.guard.hook import Guard, SandboxFileNotFoundError, SandboxPermissionError, is_address, is_own_host, quoted
+from vsbox.guard.hook.grants import Grants
+from vsbox.guard.hook.guard import SandboxFileNotFoundError, SandboxPermissionError
+from vsbox.guard.hook.reports import MOST_BYTES, MOST_RECORDS
+from vsbox.guard.hook.words import as_host, is_address, is_own_host, quoted
+from vsbox.guard.install import HOOK, PARTS, hook_source
 from vsbox.guard.records import read_records
 
-HOOK = Path(hook.__file__)
+SOURCE = hook_source().decode()
 SYSTEM = ("/usr", "/lib", "/etc", "/proc", "/dev/null", os.path.realpath(sys.base_prefix), os.path.dirname(os.__file__))
 BEGIN = """
-import json, sys
-sys.path.insert(0, sys.argv[1].rpartition("/")[0])
-import hook as guard
+import json, sys, types
+guard = types.ModuleType("_sandbox_hook")
+exec(compile(sys.argv[1], "_sandbox_hook.py", "exec"), guard.__dict__)
 guard.install(json.loads(sys.argv[2]))
 exec(compile(sys.argv[3], sys.argv[4], "exec"), {"guard": guard, "argv": sys.argv[5:]})
 """
@@ -41,7 +47,7 @@ def config(**keys: Any) -> dict[str, Any]:
 
 def run(code: str, *arguments: object, name: str = "<string>", **keys: Any) -> subprocess.CompletedProcess[str]:
     """Run code in an interpreter with that guard."""
-    argv = [PLAIN, "-I", "-S", "-c", BEGIN, HOOK, json.dumps(config(**keys)), code, name, *arguments]
+    argv = [PLAIN, "-I", "-S", "-c", BEGIN, SOURCE, json.dumps(config(**keys)), code, name, *arguments]
     return subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -64,6 +70,23 @@ def place(tmp_path: Path) -> Iterator[Path]:
     return real
 
 
+# ---- the program ----
+
+
+def test_the_modules_are_one_program_without_a_name_that_is_missing_or_taken_twice() -> None:
+    table = symtable.symtable(SOURCE, "_sandbox_hook.py", "exec")
+    defined = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+    tables, used = [table], set()
+    while tables:
+        part = tables.pop()
+        tables += part.get_children()
+        used |= {symbol.get_name() for symbol in part.get_symbols() if symbol.is_global() and symbol.is_referenced()}
+    assert used - defined - set(dir(builtins)) == {"__file__"}
+    nodes = [node for node in ast.parse(SOURCE).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert len({node.name for node in nodes}) == len(nodes) > 20
+    assert {*PARTS, "first", "__init__"} == {path.stem for path in HOOK.glob("*.py")}
+
+
 # ---- what is granted ----
 
 
@@ -77,7 +100,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 )  # fmt: skip
 def test_the_most_specific_grant_counts(path: str, level: int) -> None:
     lists = {"read": ("/data", "/data/mine/secret/shown"), "write": ("/data/mine",), "hidden": ("/data/mine/secret",)}
-    assert Guard(config(**lists)).level(path) == level
+    assert Grants(config(**lists), set()).level(path) == level
 
 
 PATHS = st.lists(st.sampled_from("ab"), max_size=4).map(lambda parts: "/" + "/".join(parts))
@@ -88,7 +111,7 @@ def test_every_path_has_the_level_of_its_nearest_ancestor(grants: dict[str, str]
     lists = {kind: tuple(p for p in grants if grants[p] == kind) for kind in ("hidden", "read", "write")}
     ancestors = [path, *map(str, Path(path).parents)]
     nearest = next((grants[a] for a in ancestors if a in grants), "hidden")
-    assert Guard(config(**lists)).level(path) == ("hidden", "read", "write").index(nearest)
+    assert Grants(config(**lists), set()).level(path) == ("hidden", "read", "write").index(nearest)
 
 
 OUTCOMES = """
@@ -255,18 +278,18 @@ def test_installing_twice_watches_once(place: Path) -> None:
 def test_never_more_than_a_thousand_records(place: Path) -> None:
     kept = place / "records"
     code = (
-        f"for number in range({hook.MOST_RECORDS + 200}):\n    try:\n        open(f'{{argv[0]}}/{{number}}')\n"
+        f"for number in range({MOST_RECORDS + 200}):\n    try:\n        open(f'{{argv[0]}}/{{number}}')\n"
         "    except PermissionError:\n        pass\n    else:\n        raise SystemExit(3)"
     )
     assert run(code, place, records=[str(kept)]).returncode == 0
-    assert len(records(kept)) == hook.MOST_RECORDS == 1000
+    assert len(records(kept)) == MOST_RECORDS == 1000
 
 
 def test_a_full_file_grows_no_more(place: Path) -> None:
     kept = place / "records"
-    kept.write_bytes(b"x" * hook.MOST_BYTES)
+    kept.write_bytes(b"x" * MOST_BYTES)
     assert run(TWICE, place, "file", records=[str(kept)]).returncode == 0
-    assert kept.stat().st_size == hook.MOST_BYTES
+    assert kept.stat().st_size == MOST_BYTES
 
 
 def test_a_link_at_the_place_of_the_records_is_not_followed(place: Path) -> None:
@@ -393,7 +416,7 @@ def test_the_root_may_be_entered() -> None:
     ],
 )  # fmt: skip
 def test_own_hosts(host: object) -> None:
-    assert is_own_host(hook.as_host(host))
+    assert is_own_host(as_host(host))
 
 
 @pytest.mark.parametrize(
@@ -401,7 +424,7 @@ def test_own_hosts(host: object) -> None:
     ["host.invalid", "192.0.2.1", "2001:db8::1", "1270.0.0.1", "local", b"local", "1", "::ffff:192.0.2.1", "1::"],
 )
 def test_other_hosts(host: object) -> None:
-    assert not is_own_host(hook.as_host(host))
+    assert not is_own_host(as_host(host))
 
 
 @pytest.mark.parametrize(
@@ -499,7 +522,7 @@ def test_wrong_arguments_are_answered_as_ever() -> None:
 CHANGING = """
 def own(): return 1
 def other(): return 2
-for target in (guard.install, guard.Guard.check, guard.Guard.level, guard.quoted):
+for target in (guard.install, guard.Guard.check, guard.Grants.level, guard.quoted):
     for key, value in (('__code__', own.__code__), ('__defaults__', (0, 0)), ('__kwdefaults__', {'path': 0})):
         try:
             setattr(target, key, value)

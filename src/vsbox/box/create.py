@@ -41,7 +41,7 @@ def resolve_new_root(directory: str) -> Path:
     Raises:
         UsageError: scripts or JSON could not name it, or it is a place nobody means.
     """
-    path = os.path.expanduser(directory)  # noqa: PTH111 - says nothing of a user whom nobody knows
+    path = os.path.expanduser(directory)  # says nothing of a user whom nobody knows
     if path.startswith("~"):
         raise UsageError(f"cannot make a box at {directory}: whose home is that?", hint=f"or do you mean ./{path}?")
     root = Path(os.path.realpath(path))

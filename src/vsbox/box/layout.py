@@ -92,7 +92,7 @@ def made_anew(root: Path) -> str:
 
 def _way_to_one(directory: str | os.PathLike[str], root: Path) -> str:
     try:
-        is_free = not os.path.lexists(root) or not os.listdir(root)  # noqa: PTH208
+        is_free = not os.path.lexists(root) or not os.listdir(root)
     except OSError:
         is_free = False
     place = shlex.quote(os.fspath(directory)) if is_free else "NEW_DIRECTORY"

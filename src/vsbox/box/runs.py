@@ -94,7 +94,7 @@ def _paths(layout: Layout) -> list[Path]:
         BoxError: they cannot be listed.
     """
     try:
-        names = os.listdir(layout.runs)  # noqa: PTH208 - glob is silent about what it cannot read
+        names = os.listdir(layout.runs)  # glob is silent about what it cannot read
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -83,7 +83,7 @@ def remove_tree(path: Path) -> None:
         return
     for directory, _, _ in os.walk(path):
         with contextlib.suppress(OSError):
-            os.chmod(directory, 0o700)  # noqa: PTH101 - os.walk enters no link
+            os.chmod(directory, 0o700)  # os.walk enters no link
     shutil.rmtree(path, ignore_errors=True)
 
 

@@ -55,10 +55,10 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644, durable: boo
             if durable:
                 os.fsync(file.fileno())
             os.fchmod(file.fileno(), mode)  # type: ignore[attr-defined,unused-ignore]
-        os.replace(name, path)  # noqa: PTH105 - both ends as mkstemp gave them
+        os.replace(name, path)  # both ends as mkstemp gave them
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(name)  # noqa: PTH108
+            os.unlink(name)
         raise
 
 
@@ -122,7 +122,7 @@ def gather(layout: Layout, policy: Policy, root: Path | None = None) -> tuple[Ho
     interpreter = load_interpreter(layout)
     mapped = map_words(policy)
     named = (*(grant.path for grant in grants_of(mapped.policy)), *mapped.sources)
-    shown = [f"/{name}" for name in sorted(os.listdir("/"))]  # noqa: PTH208
+    shown = [f"/{name}" for name in sorted(os.listdir("/"))]
     place = str(root or layout.root)
     facts = collect(
         (*candidates(), *interpreter.trees, *named, *shown, user_home()),
@@ -234,7 +234,7 @@ def _put(layout: Layout, plan: Plan, path: Path, *, is_variant: bool) -> None:
     try:
         write_atomically(candidate, encode(plan.steps), mode=0o600 if is_variant else 0o644)
         _prove(layout)
-        os.replace(candidate, path)  # noqa: PTH105
+        os.replace(candidate, path)
     except subprocess.TimeoutExpired as error:
         raise CannotEnforceError(f"cannot confine {layout.root}: its proof took too long") from error
     finally:

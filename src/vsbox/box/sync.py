@@ -144,7 +144,7 @@ def _make(layout: Layout, path: Path) -> None:
         os.link(layout.launcher, temporary)
     except OSError:
         shutil.copy2(layout.launcher, temporary)
-    os.replace(temporary, path)  # noqa: PTH105
+    os.replace(temporary, path)
     temporary.unlink(missing_ok=True)  # rename(2) does nothing when both are links of one file
 
 
@@ -173,7 +173,7 @@ def refresh_launcher(layout: Layout) -> None:
     temporary = layout.sandbox / ".exec.new"
     shutil.copyfile(newest, temporary)
     temporary.chmod(0o755)
-    os.replace(temporary, layout.launcher)  # noqa: PTH105
+    os.replace(temporary, layout.launcher)
     for path in (*names, *(layout.sandbox / name for name in TASKS)):
         _make(layout, path)
 

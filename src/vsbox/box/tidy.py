@@ -65,7 +65,7 @@ def _open_up(directory: int, name: str) -> None:
     """Let the owner change a directory that code inside has made read-only."""
     with contextlib.suppress(OSError), _opened(name, directory) as descriptor:
         mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-        os.chmod(f"/proc/self/fd/{descriptor}", mode | stat.S_IRWXU)  # noqa: PTH101
+        os.chmod(f"/proc/self/fd/{descriptor}", mode | stat.S_IRWXU)
 
 
 @dataclass
@@ -133,7 +133,7 @@ def _do(action: str, path: str, text: str, quarantine: _Quarantine, tidied: Tidi
         elif action == "report":
             tidied.replaced.append(path)
         if moved:
-            tidied.quarantined[path] = os.path.join(os.path.dirname(path), moved)  # noqa: PTH118, PTH120
+            tidied.quarantined[path] = os.path.join(os.path.dirname(path), moved)
 
 
 def _read_actions(todo: Path) -> Iterator[tuple[str, str, str]]:

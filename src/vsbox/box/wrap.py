@@ -78,8 +78,8 @@ def find_project(directory: str, named: str | None) -> str:
     Raises:
         UsageError: it is a home, a shared place, or a directory of environments: nobody means all of it.
     """
-    lexical = os.path.abspath(os.path.expanduser(directory))  # noqa: PTH100, PTH111 - `.venv` may be a link
-    project = os.path.realpath(named or os.path.dirname(lexical))  # noqa: PTH120
+    lexical = os.path.abspath(os.path.expanduser(directory))  # `.venv` may be a link
+    project = os.path.realpath(named or os.path.dirname(lexical))
     problem = _why_no_project(Path(project), Path(os.path.realpath(lexical)))
     if problem:
         raise UsageError(
@@ -204,7 +204,7 @@ def with_editable_places(policy: Policy, root: Path) -> Policy:
     places = sorted({
         place
         for place in map(os.path.realpath, (*_editable_places(root), *_named_places(root)))
-        if os.path.isdir(place)  # noqa: PTH112
+        if os.path.isdir(place)
         and not any(is_below(place, path) for path in known)
         and not is_below(home, place)
         and not (is_below(place, home) and _is_hidden_below(Path(place), home))
@@ -222,7 +222,7 @@ def wrap(directory: str, policy: Policy, said: frozenset[str] = frozenset()) -> 
     Raises:
         VsboxError, OSError: the environment is as it was.
     """
-    root = Path(os.path.realpath(os.path.expanduser(directory)))  # noqa: PTH111
+    root = Path(os.path.realpath(os.path.expanduser(directory)))
     check_name(root)
     with _one_at_a_time(root):
         remove_stale(root.parent)
@@ -293,7 +293,7 @@ def unwrap(directory: str) -> Path:
         BoxError: it is no box, something runs in it, or its quarantine holds what nobody has looked at.
         OSError: the box is as it was.
     """
-    root = Path(os.path.realpath(os.path.expanduser(directory)))  # noqa: PTH111
+    root = Path(os.path.realpath(os.path.expanduser(directory)))
     if root in remove_stale(root.parent) and not Layout(root).is_box():
         return root  # a command that was killed got that far
     layout = open_box(directory)

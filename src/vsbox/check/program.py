@@ -70,7 +70,7 @@ def run_program(
     with tempfile.TemporaryFile() as file:
         file.write(json.dumps(document).encode())
         file.flush()
-        with open(f"/proc/self/fd/{file.fileno()}", "rb") as stdin:  # noqa: PTH123 - read-only, as a careful caller would
+        with open(f"/proc/self/fd/{file.fileno()}", "rb") as stdin:  # read-only, as a careful caller would
             process = subprocess.Popen(
                 [*argv, "-c", LOADER], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
             )

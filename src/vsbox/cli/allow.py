@@ -65,7 +65,7 @@ def deny(directory: str, paths: tuple[str, ...]) -> None:
     layout = open_box(directory)
     policy = load_policy(layout)
     for given in paths:
-        literal = os.path.abspath(os.path.expanduser(given))  # noqa: PTH100, PTH111
+        literal = os.path.abspath(os.path.expanduser(given))
         policy = _denied(policy, literal if literal in _named(policy) else os.path.realpath(literal))
     change_policy(layout, policy)
 

@@ -42,7 +42,7 @@ def _parse(text: str) -> Requirement:
 
     from vsbox.errors import UsageError
 
-    path = Path(os.path.expanduser(text))  # noqa: PTH111 - a user whom nobody knows is part of a name
+    path = Path(os.path.expanduser(text))  # a user whom nobody knows is part of a name
     if text and (path.suffix in {".whl", ".gz", ".zip"} or path.is_dir()):
         if not path.exists():
             raise UsageError(f"cannot compare {text}: there is no such file")

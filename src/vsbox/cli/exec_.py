@@ -61,7 +61,7 @@ def _dry_run(root: Path, words: tuple[str, ...], timeout: float | None) -> int:
     from vsbox.policy.presets import with_preset
 
     policy = with_preset(load_policy(open_box(root)))
-    here = os.getcwd()  # noqa: PTH109 - as the kernel tells it
+    here = os.getcwd()  # as the kernel tells it
     grants_of(policy)  # refuses what no box may name
     _check_dry_run(policy, here)
     granted = (path for path in policy.allowed_paths if not is_below(path, here))  # what is below is in the view

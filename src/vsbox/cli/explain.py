@@ -78,7 +78,7 @@ def _print_syscalls(verdicts: tuple[Verdict, ...] | None, *, as_json: bool) -> N
 
 def _resolve(path: str, root: str) -> str:
     """Follow links as the kernel would, except in the box, which looks different from inside."""
-    literal = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
+    literal = os.path.abspath(os.path.expanduser(path))
     return literal if is_below(literal, root) else os.path.realpath(literal)
 
 

@@ -81,7 +81,7 @@ def learn(
 def _nobody_answers() -> bool:
     """Tell whether standard input is closed or /dev/null."""
     try:
-        return os.path.samestat(os.fstat(0), os.stat(os.devnull))  # noqa: PTH116 - beside fstat
+        return os.path.samestat(os.fstat(0), os.stat(os.devnull))
     except OSError:
         return True
 

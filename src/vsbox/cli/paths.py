@@ -13,8 +13,8 @@ def resolve_grant(path: str) -> str:
     Raises:
         PolicyError: it does not exist, or JSON cannot hold its name.
     """
-    real = os.path.realpath(os.path.expanduser(path))  # noqa: PTH111 - bytes survive in strings
-    if not os.path.exists(real):  # noqa: PTH110
+    real = os.path.realpath(os.path.expanduser(path))  # bytes survive in strings
+    if not os.path.exists(real):
         raise PolicyError(f"cannot grant {path}: it does not exist", hint="create it first")
     try:
         real.encode("utf-8")

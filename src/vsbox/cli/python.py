@@ -13,7 +13,7 @@ import click
 from vsbox.errors import UsageError
 
 if TYPE_CHECKING:
-    from vsbox.launch.process import End
+    from vsbox.launch.ending import End
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 

@@ -23,7 +23,7 @@ def _chosen(which: tuple[str, ...]) -> list[Run]:
     runs = list(running())
     chosen: dict[int, Run] = {}
     for word in which:
-        root = os.path.realpath(os.path.expanduser(word))  # noqa: PTH111
+        root = os.path.realpath(os.path.expanduser(word))
         found = [run for run in runs if str(run.pid) == word or run.box == root]
         if not found:
             raise UsageError(f"nothing runs under {word!r}", hint="what runs: vsbox list")

@@ -64,7 +64,7 @@ def wrap(context: click.Context, /, words: tuple[str, ...], **options: Any) -> N
         "bwrap_arguments": list(bwrap),
     }
     explicit = {key for key in options if context.get_parameter_source(key) is ParameterSource.COMMANDLINE}
-    is_new = not Layout(Path(os.path.realpath(os.path.expanduser(directory)))).is_box()  # noqa: PTH111
+    is_new = not Layout(Path(os.path.realpath(os.path.expanduser(directory)))).is_box()
     if options["project"] or (options["preset"] == "project" and (is_new or "preset" in explicit)):
         document["project"] = find_project(directory, options["project"])
     if options["network"]:

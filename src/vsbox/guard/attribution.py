@@ -46,7 +46,7 @@ class Distributions:
         bytes_left, lines_left = MOST_BYTES_OF_ALL, MOST_LINES_OF_ALL
         try:
             with opened_below(self._environment, self._packages) as directory:
-                entries = sorted(name for name in os.listdir(directory) if name.endswith(".dist-info"))  # noqa: PTH208
+                entries = sorted(name for name in os.listdir(directory) if name.endswith(".dist-info"))
         except BoxError:
             return known
         for entry in entries[:MOST_DISTRIBUTIONS]:

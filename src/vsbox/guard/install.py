@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from vsbox.errors import BoxError
-from vsbox.guard.hook import SPAWNING, handlers_for
+from vsbox.guard.hook.events import SPAWNING, handlers_for
 from vsbox.guard.places import opened_below
 from vsbox.plan.guard import START_FILE, guard_files
 from vsbox.plan.model import BoxFacts, Interpreter
 
-HOOK: Final = Path(__file__).with_name("hook.py")
-FIRST: Final = Path(__file__).with_name("first.py")
+HOOK: Final = Path(__file__).with_name("hook")
+FIRST: Final = HOOK / "first.py"
+PARTS: Final = ("words", "distributions", "grants", "reports", "guard", "events")
+"""Modules of the hook, each after those that it imports from."""
 MOST_PREFIXES: Final = 100
 """More would be compared for longer than the closer look takes."""
 MARK: Final = "_vsbox_guard"
@@ -52,13 +54,19 @@ ONLY_UNCONFINED: Final = frozenset({"os.putenv", "os.unsetenv"})
 EVENTS: Final = tuple(sorted(handlers_for(NOTHING).keys() - {*SPAWNING, *ONLY_UNCONFINED}))
 
 
+def hook_source() -> bytes:
+    """Return the hook as one program: its modules one after the other, without what they import from each other."""
+    lines = (line for part in PARTS for line in (HOOK / f"{part}.py").read_bytes().splitlines(keepends=True))
+    return b"".join(line for line in lines if not line.startswith(b"from vsbox.guard.hook."))
+
+
 def compile_hook(interpreter: Interpreter, place: Path) -> bytes:
     """Return the hook as code of this Python, marshalled; made once and kept in ``place``, which is outside.
 
     Raises:
         BoxError: the interpreter cannot do it.
     """
-    source = FIRST.read_bytes() + b"\0" + HOOK.read_bytes()
+    source = FIRST.read_bytes() + b"\0" + hook_source()
     status = Path(interpreter.executable).stat()
     key = os.fsencode(f"{interpreter.executable}\0{interpreter.version}\0{status.st_size}\0{status.st_mtime_ns}\0")
     kept = place / f"guard-{hashlib.sha256(key + source).hexdigest()[:16]}"
@@ -123,7 +131,7 @@ def guard_content(box: BoxFacts, config: Mapping[str, Any], place: Path) -> dict
     content = {
         # site reads the files of an environment twice: https://github.com/python/cpython, Lib/site.py, venv and main
         "_sandbox.pth": f"import sys; hasattr(sys, {MARK!r}) or exec({begin!r}, {{}}); sys.{MARK} = 1\n".encode(),
-        "_sandbox_hook.py": HOOK.read_bytes(),
+        "_sandbox_hook.py": hook_source(),
         "_sandbox_hook.bin": _join(compile_hook(box.interpreter, place), config),
         "_sandbox.json": json.dumps(config, indent=2).encode() + b"\n",
         START_FILE: b"_sandbox_hook:start\n",

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from vsbox.guard.events import HIDES
-from vsbox.guard.hook import Guard, is_own_host
+from vsbox.guard.hook.grants import Grants
+from vsbox.guard.hook.words import is_own_host
 from vsbox.guard.records import CONTENT, NETWORK
 from vsbox.plan.project import is_protected_name
 from vsbox.policy.grants import is_below
@@ -62,9 +63,9 @@ class Judge:
 
     def __post_init__(self) -> None:
         """Take what the start shows into what is granted."""
-        self._guard: Any = Guard(self.config)  # type: ignore[no-untyped-call]
+        self._grants: Any = Grants(self.config, set())  # type: ignore[no-untyped-call]
         for path, level in self.shown.items():
-            self._guard.places.setdefault(path, level)
+            self._grants.places.setdefault(path, level)
         self._granted = tuple(f"{path.rstrip('/')}/" for path in (*self.config["granted"], *self.shown))
         self._root = str(self.config["root"])
         self._tier = str(self.config["tier"])
@@ -73,7 +74,7 @@ class Judge:
         self._records = frozenset(self.config["records"])
         self._processes: set[int] = set()
         self._ways = {
-            parent for path, level in self._guard.places.items() if level for parent in parents(path)
+            parent for path, level in self._grants.places.items() if level for parent in parents(path)
         }  # fmt: skip
 
     def judge(self, operation: str, target: str, pid: int = 0) -> Verdict:
@@ -105,8 +106,8 @@ class Judge:
         if of_kernel is not None:
             return of_kernel
         of_entry = level == 2 and not (operation in CONTENT and os.path.lexists(path))
-        asked = os.path.dirname(path) if of_entry else path  # noqa: PTH120 - any text
-        if self._guard.level(asked) >= level and not self._is_protected(path, level):
+        asked = os.path.dirname(path) if of_entry else path
+        if self._grants.level(asked) >= level and not self._is_protected(path, level):
             if operation == "execute":
                 return ALLOWED_KEPT if os.path.lexists(self._outside(path)) else ALLOWED_QUIETLY
             own = is_below(path, self._root) and not is_below(path, f"{self._root}/home")
@@ -177,7 +178,7 @@ class Judge:
     def _is_protected(self, path: str, level: int) -> bool:
         if level < 2 or self.project is None or not is_below(path, self.project):
             return False
-        if path in self._guard.places and path != self.project:
+        if path in self._grants.places and path != self.project:
             return False
         return any(is_protected_name(part) for part in path[len(self.project) :].split("/") if part)
 
@@ -192,7 +193,7 @@ class Judge:
 
 def _names_in(directory: str) -> list[str]:
     try:
-        return os.listdir(directory)  # noqa: PTH208 - names, as they are
+        return os.listdir(directory)
     except OSError:
         return []
 

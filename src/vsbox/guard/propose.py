@@ -185,7 +185,7 @@ class Proposer:
         if record.operation in READING:
             return "read_only_paths", record.target
         is_content = record.operation in CONTENT and self.disk.exists(record.target)
-        return "allowed_paths", record.target if is_content else os.path.dirname(record.target)  # noqa: PTH120 - any text
+        return "allowed_paths", record.target if is_content else os.path.dirname(record.target)
 
     def _objection(self, record: Record, key: str, value: str) -> str:
         if record.operation == "call":
@@ -342,7 +342,7 @@ class Proposer:
             grew = False
             beside: dict[str, list[str]] = {}
             for path in found:
-                beside.setdefault(os.path.dirname(path), []).append(path)  # noqa: PTH120
+                beside.setdefault(os.path.dirname(path), []).append(path)
             for parent, children in beside.items():
                 if len(children) >= ENOUGH and not writes and self._may_stand_for(parent):
                     found[parent] = set().union(*(found.pop(child) for child in children)) | found.get(parent, set())

@@ -24,7 +24,7 @@ from vsbox.seccomp.allowed import KNOWN
 
 MOST_BYTES: Final = 4 << 20
 FULL_BYTES: Final = 1 << 20
-"""``hook.py``, MOST_BYTES"""
+"""``hook/reports.py``, MOST_BYTES"""
 MOST_RECORDS: Final = 20_000
 
 LATEST: Final = 4_102_444_800.0
@@ -81,7 +81,7 @@ def advice(record: Record, box: str) -> str:
     if record.operation in READING and not (record.operation == "open" and not os.path.lexists(record.target)):
         return f"vsbox allow --read {shlex.quote(box)} {shlex.quote(record.target)}"
     is_there = record.operation in CONTENT and os.path.lexists(record.target)
-    granted = record.target if is_there else os.path.dirname(record.target)  # noqa: PTH120 - any text
+    granted = record.target if is_there else os.path.dirname(record.target)
     return f"vsbox allow {shlex.quote(box)} {shlex.quote(granted)}"
 
 

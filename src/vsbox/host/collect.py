@@ -65,7 +65,7 @@ def look_at(path: str) -> PathFact:
     """Return what ``path`` is now."""
     real = os.path.realpath(path)
     try:
-        mode = os.stat(real).st_mode  # noqa: PTH116 - surrogate-escaped paths stay strings
+        mode = os.stat(real).st_mode  # surrogate-escaped paths stay strings
     except OSError:
         return PathFact("missing", real)
     for file_type, kind in KINDS:
@@ -77,7 +77,7 @@ def look_at(path: str) -> PathFact:
 def watch(path: str) -> Watched:
     """Return the identity of a file, to notice when it changes."""
     try:
-        status = os.stat(path)  # noqa: PTH116
+        status = os.stat(path)
     except OSError:
         return Watched(path)
     return Watched(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

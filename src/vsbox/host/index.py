@@ -72,8 +72,8 @@ def _local_paths(value: str, home: str) -> Iterator[str]:
             continue
         real = os.path.realpath(path)
         # A mirror on disk keeps its files beside the index of names: ROOT/simple, ROOT/packages.
-        if is_url and os.path.basename(real) == "simple":  # noqa: PTH119
-            real = os.path.dirname(real)  # noqa: PTH120
+        if is_url and os.path.basename(real) == "simple":
+            real = os.path.dirname(real)
         if not is_below(home, real):
             yield real
 
@@ -81,14 +81,14 @@ def _local_paths(value: str, home: str) -> Iterator[str]:
 def _pip_cache(home: str) -> str | None:
     cache_home = os.environ.get("XDG_CACHE_HOME") or f"{home}/.cache"
     place = os.path.realpath(os.environ.get("PIP_CACHE_DIR") or f"{cache_home}/pip")
-    return place if os.path.isdir(place) else None  # noqa: PTH112
+    return place if os.path.isdir(place) else None
 
 
 def index_settings(home: str) -> tuple[IndexSettings, tuple[str, ...]]:
     """Return the settings and the files they come from (present or not, to be watched)."""
     files = _config_files(home)
     chosen = os.environ.get("PIP_CONFIG_FILE") or next(
-        (path for path in _user_config_files(home) if os.path.isfile(path)),  # noqa: PTH113
+        (path for path in _user_config_files(home) if os.path.isfile(path)),
         None,
     )
     if chosen and not chosen.startswith("/"):

@@ -34,7 +34,7 @@ class Run(msgspec.Struct, frozen=True):
 def _box_of(pid: int) -> str | None:
     """Return the box whose launcher a process executes."""
     try:
-        link = os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 - the kernel's own marks are text
+        link = os.readlink(f"/proc/{pid}/exe")  # the kernel's own marks are text
         program = Path(link.removesuffix(" (deleted)"))
         known = (program.parent.parent / "sandbox" / "exec").stat()
         mine = Path(f"/proc/{pid}/exe").stat()
@@ -69,7 +69,7 @@ def _command(pid: int) -> tuple[str, ...]:
 
 def running() -> Iterator[Run]:
     """Return every run of a box that this user may see, the oldest first."""
-    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
     statuses = {pid: status for pid in pids if (status := _status(pid))}
     children: dict[int, list[int]] = {}
     for pid, status in statuses.items():

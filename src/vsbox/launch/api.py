@@ -21,9 +21,10 @@ from vsbox.launch.captured import read_copy, read_overlay
 from vsbox.launch.changes import ChangeSet
 from vsbox.launch.limits import Limits
 from vsbox.launch.original import Original
-from vsbox.launch.process import Running, Sink
+from vsbox.launch.process import Running
 from vsbox.launch.result import Result
 from vsbox.launch.settle import settle
+from vsbox.launch.streams import Sink
 from vsbox.policy.grants import is_below
 
 Target = str | os.PathLike[str] | Callable[[bytes], object] | IO[bytes]
@@ -229,8 +230,8 @@ class _Call:
             if prepared.exports:
                 running.wait_for_directories(time.monotonic() + min(self.timeout or 60, 60))
                 cell.watch_private_areas(running, limits.disk_bytes)
-            if self.workdir is None and running.directories[1:]:
-                directory = running.directories[1]
+            if self.workdir is None and running.control.directories[1:]:
+                directory = running.control.directories[1]
                 before = _fill(directory, contents) if contents else before
             self._let_go(running, waits=bool(contents))
             end = running.finish(self.timeout)
@@ -242,7 +243,7 @@ class _Call:
             return Result(
                 outcome=end.outcome, returncode=end.returncode, stdout_bytes=bytes(running.stdout.kept),
                 stderr_bytes=bytes(running.stderr.kept), files=changed, usage=end.usage, receipt=prepared.receipt,
-                limit=end.limit, violations=tuple(running.violations), changes=captured,
+                limit=end.limit, violations=tuple(running.control.violations), changes=captured,
             )  # fmt: skip
 
     def _check(self) -> None:
@@ -352,8 +353,8 @@ class _Call:
 
     def _let_go(self, running: Running, *, waits: bool) -> None:
         """Let the code start where it waits; what is long of it is put in first."""
-        if self._long_code is not None and running.directories:
-            _put_file(running.directories[0], CODE_FILE, self._long_code)
+        if self._long_code is not None and running.control.directories:
+            _put_file(running.control.directories[0], CODE_FILE, self._long_code)
         if waits or self._long_code is not None:
             with contextlib.suppress(OSError):  # it has failed already, and finish says why
                 running.go()
@@ -387,8 +388,8 @@ def _put_file(directory: int, name: str, data: bytes) -> None:
 def _captured(running: Running, original: Original | None, copy: int | None, limits: Limits) -> ChangeSet | None:
     if original is None:
         return None
-    if running.changes is not None:
-        return read_overlay(running.changes, original, limits.disk_bytes)
+    if running.control.changes is not None:
+        return read_overlay(running.control.changes, original, limits.disk_bytes)
     return read_copy(copy, original, limits.disk_bytes) if copy is not None else None
 
 

@@ -26,8 +26,9 @@ from vsbox.launch.group import Group, make_group
 from vsbox.launch.limits import EXACT_BY_GROUP, PAGE, WATCHED, DiskMeter, Limits
 from vsbox.launch.original import Original, copy_into, note_entries
 from vsbox.launch.paths import open_resolved, remember_written
-from vsbox.launch.process import Command, Running, Sink
+from vsbox.launch.process import Command, Running
 from vsbox.launch.scratch import make_scratch
+from vsbox.launch.streams import Sink
 from vsbox.plan.cell import CELL_ROOT, HOME, Cell, compile_cell
 from vsbox.plan.encode import encode
 from vsbox.plan.environment import search_path
@@ -400,7 +401,7 @@ def start(
 def watch_private_areas(running: Running, disk_bytes: int) -> None:
     """Look at the file systems that the launcher handed over: their size is the limit; another is the host's."""
     own = -(-disk_bytes // PAGE)
-    handed = (*running.directories, *(() if running.changes is None else (running.changes,)))
+    handed = (*running.control.directories, *(() if running.control.changes is None else (running.control.changes,)))
     areas = [area for area in handed if os.statvfs(area).f_blocks == own]  # type: ignore[attr-defined,unused-ignore]
 
     def look() -> tuple[float, float]:

@@ -12,7 +12,8 @@ from typing import Final
 
 from vsbox.launch import cell, paths
 from vsbox.launch.arguments import check_timeout
-from vsbox.launch.process import End, Running
+from vsbox.launch.ending import End
+from vsbox.launch.process import Running
 from vsbox.policy.grants import is_below
 
 PASSED: Final = ("TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "LANG", "LC_ALL", "LC_CTYPE", "TZ")

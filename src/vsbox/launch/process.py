@@ -5,72 +5,32 @@ A thread needs nothing but this object: no signal handler, no fork of this proce
 
 from __future__ import annotations
 
-import array
 import contextlib
-import fcntl
 import os
 import resource
 import select
 import selectors
 import socket
-import struct
 import subprocess
-import termios
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Final, NoReturn
+from typing import Final
 
 from vsbox.errors import LauncherError, VsboxError
 from vsbox.host.collect import find_launcher
+from vsbox.launch.control import GO, KILL, SIGNAL, Control
+from vsbox.launch.ending import Disks, End, disk_hit, judge_end, memory_end, raise_said
 from vsbox.launch.group import Group
 from vsbox.launch.limits import Limits, Meter, Sample
-from vsbox.launch.result import LimitHit, Outcome, Usage, Violation
-from vsbox.plan.observed import HEAD, name_of_call
-from vsbox.seccomp import ALLOWED, reason
+from vsbox.launch.result import LimitHit, Outcome, Usage
+from vsbox.launch.streams import Output, Pipes, Sink, bytes_in
 
-MESSAGE: Final = struct.Struct("<ii")
-FAILED, EXITED, KILLED, SIGNAL, OBSERVED, EXPORTED, GO, KILL = 1, 4, 5, 6, 7, 8, 9, 10
-"""``enum message_kind`` of ``native/vsbox.h``."""
-PACKET_BYTES: Final = 16 << 10
 CHUNK_BYTES: Final = 1 << 16
 SECONDS_TO_END: Final = 5.0
 """For the launcher to end what is inside, before it is killed itself."""
 SHORTEST_LOOK, LONGEST_LOOK = 0.008, 0.1
-MOST_VIOLATIONS: Final = 100
-NEARLY: Final = 0.9
-"""Of the processor time that is allowed: what was counted when the kernel sent SIGXCPU; code inside can send it too."""
-
-Sink = Callable[[bytes], object] | int | None
-"""What is done with output: None keeps it, a descriptor is given to the payload as it is."""
-
-
-@dataclass
-class Output:
-    """A stream of the payload: kept up to a number of bytes, or given to a function as it comes."""
-
-    sink: Sink = None
-    kept: bytearray = field(default_factory=bytearray)
-    total: int = 0
-
-    def take(self, data: bytes, room: int) -> None:
-        """Take a piece, of which ``room`` bytes may still be kept."""
-        self.total += len(data)
-        if callable(self.sink):
-            self.sink(data)
-        else:
-            self.kept += data[: max(room, 0)]
-
-
-@dataclass(frozen=True)
-class End:
-    """How a run ended."""
-
-    outcome: Outcome
-    returncode: int | None
-    limit: LimitHit | None
-    usage: Usage
 
 
 @dataclass(frozen=True)
@@ -93,8 +53,8 @@ class Command:
 class Running:
     """A started run.
 
-    ``exports``: how many directories the launcher hands over; ``wait_for_directories`` puts them into ``directories``
-    and ``changes``. ``close`` ends what is left and closes every descriptor.
+    ``control`` is what its launcher has said; ``exports``: how many directories it hands over. ``close`` ends what is
+    left and closes every descriptor.
     """
 
     def __init__(
@@ -104,45 +64,40 @@ class Running:
         self.group = group
         self._group_memory = limits.memory_bytes if "memory" in group.controllers else None
         self.stdout, self.stderr = Output(stdout), Output(stderr)
-        self.directories: list[int] = []
-        self.changes: int | None = None
-        self.violations: list[Violation] = []
-        self._exports = exports
+        self.control = Control(exports)
         self._input = memoryview(command.stdin) if isinstance(command.stdin, bytes) else memoryview(b"")
-        self._last: tuple[int, int, str] | None = None
         self._cause: tuple[Outcome, LimitHit | None] | None = None
         self._sample = Sample(0.0, 0, 0)
         self._peak_memory = 0
         self._most_tasks = 0
         self._room = limits.output_bytes
         self._cpu_before = 0.0
-        self._disks: Callable[[], tuple[float, float]] | None = None
+        self._disks: Disks | None = None
         self._selector = selectors.DefaultSelector()
         self._open: dict[int, Callable[[], object]] = {}
         self._wake, self._woken = socket.socketpair()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # type: ignore[attr-defined,unused-ignore]
-        self._pipes: list[int] = []
+        self._pipes = Pipes()
         self._init, self._launcher = -1, -1
         try:
-            self._start(command, theirs)
+            self._start(command)
         except BaseException:
             self._close_own()
             raise
         finally:
-            theirs.close()
+            self.control.theirs.close()
 
-    def _start(self, command: Command, theirs: socket.socket) -> None:
-        handed: list[int] = []
-        channels = [self._above_streams(number, handed) for number in (command.plan, theirs.fileno(), command.kept)]
+    def _start(self, command: Command) -> None:
+        handed = (command.plan, self.control.theirs.fileno(), command.kept)
+        channels = [self._pipes.above_streams(number) for number in handed]
         words = [find_launcher(), "run", *channels, self.group.word, os.getpid(), *command.argv]
         descriptors = [number for number in channels if number >= 0]
         read: dict[int, Output] = {}
-        their_out, their_err = (self._stream(output, read, handed) for output in (self.stdout, self.stderr))
+        their_out, their_err = (self._stream(output, read) for output in (self.stdout, self.stderr))
         source: int = subprocess.DEVNULL
         if isinstance(command.stdin, int):
             source = command.stdin
         elif command.stdin:
-            source, self._stdin = self._pipe()
+            self._stdin, source = self._pipes.to_write()
         self._own_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # type: ignore[attr-defined,unused-ignore]
         self.started = time.monotonic()
         try:
@@ -154,10 +109,7 @@ class Running:
         except (OSError, ValueError) as error:  # an argument holds NUL
             cause = getattr(error, "strerror", None) or error
             raise LauncherError(f"cannot start {command.argv[0]}: {cause}") from error
-        theirs_now = [*handed, *([source] if command.stdin and not isinstance(command.stdin, int) else [])]
-        for descriptor in theirs_now:
-            self._pipes.remove(descriptor)
-            os.close(descriptor)
+        self._pipes.close_handed()
         self._meter = Meter(self._process.pid, witnesses=command.witnesses)
         with contextlib.suppress(OSError):  # Linux before 5.3: its streams are closed when it has ended
             self._launcher = os.pidfd_open(self._process.pid)  # type: ignore[attr-defined,unused-ignore]
@@ -167,34 +119,15 @@ class Running:
         self._streams = read
         if source >= 0 and not isinstance(command.stdin, int):
             self.watch(self._stdin, self._feed, writing=True)
-        self._control.setblocking(False)
-        self.watch(self._control.fileno(), self._hear_control)
+        self.watch(self.control.fileno(), self._hear)
         self._selector.register(self._woken, selectors.EVENT_READ, self._cancelled)
 
-    def _pipe(self) -> tuple[int, int]:
-        ends = os.pipe()
-        self._pipes += ends
-        return ends
-
-    def _above_streams(self, descriptor: int, handed: list[int]) -> int:
-        """Return a descriptor whose place no standard stream of a child takes; note it if it was opened for that.
-
-        Where the caller has closed its own standard streams, as daemons do, what it opens gets their numbers.
-        """
-        if not 0 <= descriptor <= 2:
-            return descriptor
-        above: int = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)  # type: ignore[attr-defined,unused-ignore]
-        self._pipes.append(above)
-        handed.append(above)
-        return above
-
-    def _stream(self, output: Output, read: dict[int, Output], handed: list[int]) -> int:
-        """Return what the payload writes to; note the end that is read here, and that the other is to be closed."""
+    def _stream(self, output: Output, read: dict[int, Output]) -> int:
+        """Return what the payload writes to; note the end that is read here."""
         if isinstance(output.sink, int):
             return output.sink
-        ours, theirs = self._pipe()
+        ours, theirs = self._pipes.to_read()
         read[ours] = output
-        handed.append(theirs)
         return theirs
 
     def watch(self, descriptor: int, serve: Callable[[], object], *, writing: bool = False) -> None:
@@ -218,8 +151,8 @@ class Running:
     @property
     def has_ended(self) -> bool:
         """Whether a limit was passed, or the payload has ended."""
-        heard_all = self._control.fileno() not in self._open or self._is_launcher_gone()
-        return self._cause is not None or self._last is not None or heard_all
+        heard_all = self.control.fileno() not in self._open or self._is_launcher_gone()
+        return self._cause is not None or self.control.last is not None or heard_all
 
     def cancel(self) -> None:
         """End the run; from any thread."""
@@ -229,7 +162,7 @@ class Running:
     def send_signal(self, number: int) -> None:
         """Send a signal to the payload; from any thread. In the foreground, one that its group got counts once."""
         with contextlib.suppress(OSError):
-            self._control.send(MESSAGE.pack(SIGNAL, number) + b"\0")
+            self.control.tell(SIGNAL, number)
 
     def interrupt(self) -> None:
         """Send SIGINT to the payload; from any thread."""
@@ -237,9 +170,9 @@ class Running:
 
     def go(self) -> None:
         """Let a payload start that waits."""
-        self._control.send(MESSAGE.pack(GO, 0) + b"\0")
+        self.control.tell(GO)
 
-    def watch_disks(self, look: Callable[[], tuple[float, float]]) -> None:
+    def watch_disks(self, look: Disks) -> None:
         """Set what tells how much of the private areas is used, and how much there is."""
         self._disks = look
 
@@ -253,14 +186,10 @@ class Running:
 
     def wait_for_directories(self, deadline: float) -> None:
         """Wait until the launcher has handed its directories over, or has failed to."""
-        while not self._has_directories() and not self._is_launcher_gone() and time.monotonic() < deadline:
-            _wait_for_any((self._control.fileno(), self._launcher), deadline - time.monotonic())
-            if not self._hear():
+        while not self.control.has_directories and not self._is_launcher_gone() and time.monotonic() < deadline:
+            _wait_for_any((self.control.fileno(), self._launcher), deadline - time.monotonic())
+            if not self.control.hear():
                 break
-
-    def _has_directories(self) -> bool:
-        """Tell whether all are there, or none will come any more."""
-        return len(self.directories) + (self.changes is not None) >= self._exports or self._last is not None
 
     def _is_launcher_gone(self) -> bool:
         """Tell whether it has ended, and all inside with it.
@@ -270,53 +199,9 @@ class Running:
         """
         return self._launcher >= 0 and _wait_for_any((self._launcher,), 0)
 
-    def _hear_control(self) -> None:
-        if not self._hear():
-            self.forget(self._control.fileno())
-
-    def _hear(self) -> bool:
-        """Take one packet; tell whether there may be more."""
-        space = socket.CMSG_SPACE(array.array("i", [0]).itemsize)  # type: ignore[attr-defined,unused-ignore]
-        try:
-            packet, ancillary, _, _ = self._control.recvmsg(PACKET_BYTES, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))  # type: ignore[attr-defined,unused-ignore]
-        except BlockingIOError:
-            return True
-        except ConnectionResetError:
-            return False
-        if len(packet) < MESSAGE.size:
-            return False
-        kind, value = MESSAGE.unpack_from(packet)
-        if kind == EXPORTED:
-            self._take_directory(value, ancillary)
-        elif kind == OBSERVED:
-            self._note(packet)
-        elif kind in {FAILED, EXITED, KILLED}:
-            text = packet[MESSAGE.size :].split(b"\0")[0].decode(errors="replace")
-            self._last = (kind, value, text)
-        return True
-
-    def _hear_all(self) -> None:
-        """Take what has been said so far."""
-        with contextlib.suppress(OSError):
-            while self._last is None and self._control.recv(1, socket.MSG_PEEK):
-                self._hear()
-
-    def _take_directory(self, value: int, ancillary: list[tuple[int, int, bytes]]) -> None:
-        descriptors = array.array("i")
-        for _, _, data in ancillary:
-            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-        if value < 0 and descriptors:
-            self.changes = descriptors[0]
-        else:
-            self.directories += descriptors
-
-    def _note(self, packet: bytes) -> None:
-        if len(packet) < HEAD.size or len(self.violations) >= MOST_VIOLATIONS:
-            return
-        _, number, _, pid, _, _, _, *_, name = HEAD.unpack_from(packet)
-        call = name_of_call(number, os.uname().machine)  # type: ignore[attr-defined,unused-ignore]
-        program = name.split(b"\0")[0].decode(errors="replace")
-        self.violations.append(Violation(call, reason(call, "errno EPERM", ALLOWED), program, pid))
+    def _hear(self) -> None:
+        if not self.control.hear():
+            self.forget(self.control.fileno())
 
     # ---- the loop ----
 
@@ -367,8 +252,7 @@ class Running:
             self._input = memoryview(b"")
         if not self._input:
             self.forget(self._stdin)
-            self._pipes.remove(self._stdin)
-            os.close(self._stdin)
+            self._pipes.close_one(self._stdin)
 
     def _read(self, descriptor: int, output: Output, most: int = CHUNK_BYTES) -> int:
         """Take a piece; return how many bytes it had, 0 also where no more is wanted."""
@@ -389,7 +273,7 @@ class Running:
     def read_all(self) -> None:
         """Take what is in the pipes now; somebody may hold them open, and write on, so nothing is waited for."""
         for descriptor, output in self._streams.items():
-            left = _bytes_in(descriptor) if descriptor in self._open else 0
+            left = bytes_in(descriptor) if descriptor in self._open else 0
             while left > 0 and (size := self._read(descriptor, output, min(left, CHUNK_BYTES))):
                 left -= size
 
@@ -410,10 +294,9 @@ class Running:
         cpu = sample.cpu_seconds - self._cpu_before
         if limits.cpu_seconds is not None and cpu > limits.cpu_seconds:
             self.end(Outcome.CPU, LimitHit("cpu_seconds", limits.cpu_seconds, cpu))
-        if self._disks is not None:
-            used, size = self._disks()
-            if used >= size:
-                self.end(Outcome.DISK, LimitHit("disk_bytes", limits.disk_bytes, used))
+        full = disk_hit(limits, self._disks)
+        if full is not None:
+            self.end(Outcome.DISK, full)
 
     def end(self, outcome: Outcome, limit: LimitHit | None) -> None:
         """Note why the run is to end; the first reason counts. :meth:`reap` does it."""
@@ -431,14 +314,13 @@ class Running:
         if self._cause is not None:
             self._kill()
         usage = self._wait()
-        self._hear_all()
+        self.control.hear_all()
         self.read_all()
-        outcome, limit, returncode = self._judge(usage)
-        return End(outcome, returncode, limit, usage)
+        return self._judge(usage)
 
     def _kill(self) -> None:
         with contextlib.suppress(OSError):
-            self._control.send(MESSAGE.pack(KILL, 0) + b"\0")
+            self.control.tell(KILL)
 
     def _wait(self) -> Usage:
         """Wait for the launcher, which waits for all inside; return what was used."""
@@ -454,7 +336,7 @@ class Running:
             if done:
                 self._process.returncode = os.waitstatus_to_exitcode(status)
                 break
-            self._hear_all()
+            self.control.hear_all()
             if time.monotonic() > latest:
                 self._know_init()
                 os.kill(self._process.pid, 9)
@@ -481,47 +363,24 @@ class Running:
         if self._init >= 0:
             _wait_for_any((self._init,), SECONDS_TO_END)
 
-    def _judge(self, usage: Usage) -> tuple[Outcome, LimitHit | None, int | None]:
+    def _judge(self, usage: Usage) -> End:
         if self._cause is not None:
-            return (*self._cause, None)
-        limits = self.limits
-        # first of all: a group of version 2 is killed as a whole, launcher included
-        if limits.memory_bytes is not None and self.group.memory_kills():
-            return Outcome.MEMORY, LimitHit("memory_bytes", limits.memory_bytes, limits.memory_bytes), None
-        if self._last is None:
+            outcome, hit = self._cause
+            return End(outcome, None, hit, usage)
+        short = memory_end(self.limits, self.group, usage)
+        if short is not None:
+            return short
+        if self.control.last is None:
             self._raise_for_launcher()
             raise LauncherError("cannot tell how the run ended: its launcher was killed", hint="was memory short?")
-        kind, value, text = self._last
-        if kind == FAILED:
-            self._raise(text)
-        if kind == KILLED:
-            return self._judge_signal(value, usage)
-        if value and self._disks is not None:
-            used, size = self._disks()
-            if used >= size:
-                return Outcome.DISK, LimitHit("disk_bytes", limits.disk_bytes, used), None
-        if value and limits.processes is not None and self.group.refused_forks():
-            return Outcome.PROCESSES, LimitHit("processes", limits.processes, limits.processes), None
-        return Outcome.EXITED, None, value
+        cpu = usage.cpu_seconds - self._cpu_before
+        return judge_end(self.control.last, self.limits, self.group, usage, cpu_seconds=cpu, disks=self._disks)
 
     def _raise_for_launcher(self) -> None:
         """Raise what the launcher said before it could say so by its socket: on standard error, as it always does."""
         said = bytes(self.stderr.kept).decode(errors="replace")
         if self._process.returncode == VsboxError.exit_code and said.startswith("vsbox: "):
-            self._raise(said)
-
-    def _raise(self, text: str) -> NoReturn:
-        first, _, hint = text.removeprefix("vsbox: ").partition("\n")
-        raise LauncherError(first, hint=hint.strip() or None)
-
-    def _judge_signal(self, number: int, usage: Usage) -> tuple[Outcome, LimitHit | None, int | None]:
-        limits, cpu = self.limits, usage.cpu_seconds - self._cpu_before
-        enough = NEARLY if number == SIGXCPU else 1
-        if limits.cpu_seconds is not None and cpu >= limits.cpu_seconds * enough:
-            return Outcome.CPU, LimitHit("cpu_seconds", limits.cpu_seconds, cpu), None
-        if number == SIGXFSZ and limits.file_bytes is not None:
-            return Outcome.DISK, LimitHit("file_bytes", limits.file_bytes, limits.file_bytes), None
-        return Outcome.SYSCALL if number == SIGSYS else Outcome.SIGNALED, None, -number
+            raise_said(said)
 
     def close(self) -> None:
         """End what still runs, and close every descriptor."""
@@ -538,12 +397,12 @@ class Running:
 
     def _close_descriptors(self) -> None:
         self._selector.close()
-        for end in (self._control, self._wake, self._woken):
+        for end in (self.control, self._pipes, self._wake, self._woken):
             end.close()
-        others = (-1 if self.changes is None else self.changes, self._init, self._launcher)
-        for descriptor in (*self._pipes, *self.directories, *(other for other in others if other >= 0)):
-            os.close(descriptor)
-        self._pipes, self.directories, self.changes, self._init, self._launcher = [], [], None, -1, -1
+        for process in (self._init, self._launcher):
+            if process >= 0:
+                os.close(process)
+        self._init, self._launcher = -1, -1
 
     def _close_own(self) -> None:
         self._close_descriptors()
@@ -557,13 +416,3 @@ def _wait_for_any(descriptors: tuple[int, ...], seconds: float) -> bool:
         if descriptor >= 0:
             waiting.register(descriptor, select.POLLIN)  # type: ignore[attr-defined,unused-ignore]
     return bool(waiting.poll(max(seconds, 0) * 1000))
-
-
-def _bytes_in(pipe: int) -> int:
-    count = array.array("i", [0])
-    fcntl.ioctl(pipe, termios.FIONREAD, count)  # type: ignore[attr-defined,unused-ignore]
-    return count[0]
-
-
-SIGXCPU, SIGXFSZ, SIGSYS = 24, 25, 31
-"""On both architectures that there is a launcher for."""

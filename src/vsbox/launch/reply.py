@@ -88,3 +88,14 @@ class Answer(msgspec.Struct):
     type: Annotated[str, msgspec.Meta(max_length=MOST_TEXT)] = ""
     text: Annotated[str, msgspec.Meta(max_length=MOST_TEXT)] = ""
     status: int = 0
+
+
+def reply_to(answer: Answer, hit: LimitHit | None) -> Reply:
+    """Return the outcome of code that has come to its end, or was interrupted for ``hit``."""
+    if answer.kind == "interrupted":
+        outcome = Outcome.TIMEOUT if hit else Outcome.CANCELLED
+        return Reply(outcome, "", "", error="KeyboardInterrupt", limit=hit)
+    if answer.kind == "error":
+        return Reply(Outcome.EXITED, "", "", error=answer.type, traceback=answer.text, limit=hit)
+    value = None if answer.value is None else Value(answer.value.type, answer.value.text, answer.value.json)
+    return Reply(Outcome.EXITED, "", "", value=value, artifacts=tuple(answer.artifacts))

@@ -8,7 +8,6 @@ import functools
 import json
 import os
 import socket
-import struct
 import threading
 import time
 import weakref
@@ -22,9 +21,10 @@ import msgspec
 from vsbox.errors import SessionError, VsboxError
 from vsbox.launch import cell, paths
 from vsbox.launch import files as trees
+from vsbox.launch.channel import Channel
 from vsbox.launch.limits import Limits
 from vsbox.launch.process import Running
-from vsbox.launch.reply import MOST_ANSWER_BYTES, Answer, Reply, Value
+from vsbox.launch.reply import Answer, Reply, reply_to
 from vsbox.launch.result import LimitHit, Outcome
 from vsbox.plan.receipt import Receipt
 
@@ -99,8 +99,6 @@ class Sandbox:
         self._signals = 0
         self._number = 0
         self._answer: Answer | None = None
-        self._incoming = bytearray()
-        self._outgoing = memoryview(b"")
 
     # ---- life ----
 
@@ -115,7 +113,7 @@ class Sandbox:
             if self._running is not None:
                 raise SessionError("cannot open a session twice")
             self._is_closing = self._is_ready = False
-            self._incoming, self._signals = bytearray(), 0  # of the session before
+            self._signals = 0  # of the session before
             self._start()
         return self
 
@@ -148,11 +146,9 @@ class Sandbox:
             if prepared.exports:
                 running.wait_for_directories(time.monotonic() + SECONDS_TO_START)
                 cell.watch_private_areas(running, self._limits.disk_bytes)
-            self._writer = stack.enter_context(ours.dup())  # a selector knows a descriptor once
-            self._writer.setblocking(False)
-            ours.setblocking(False)
-            running.watch(ours.fileno(), self._receive)
-            self._channel, self._running, self._prepared = ours, running, prepared
+            self._channel = Channel(running, ours, take=self._take, sent=functools.partial(self._note_sent, running))
+            stack.callback(self._channel.close)
+            self._running, self._prepared = running, prepared
             self._directory = self._find_directory(stack)
             self._stack = stack.pop_all()
         _OPEN.add(self)
@@ -169,7 +165,7 @@ class Sandbox:
             descriptor = paths.open_resolved(self._prepared.host_workdir, trees.DIRECTORY)
             stack.callback(os.close, descriptor)
             return descriptor
-        return running.directories[1] if len(running.directories) > 1 else None
+        return running.control.directories[1] if len(running.control.directories) > 1 else None
 
     def close(self) -> None:
         """End it with everything inside; from any thread, twice if you like.
@@ -198,7 +194,6 @@ class Sandbox:
         if running is not None:
             running.forget_in_child()
             self._channel.close()
-            self._writer.close()
         self._stack.pop_all()  # called by nobody
         self._owner, self._lock, self._is_busy = os.getpid(), threading.RLock(), False
 
@@ -282,9 +277,8 @@ class Sandbox:
                 reply = self._call(running, code, timeout, self._limits_of_call(limits))
             finally:
                 self._is_sent = False
-                self._outgoing = memoryview(b"")
                 if self._is_own:
-                    running.forget(self._writer.fileno())
+                    self._channel.drop()
             return msgspec.structs.replace(reply, alive=reply.alive and not self._is_closing)
 
     def _limits_of_call(self, limits: Limits | None) -> Limits:
@@ -296,14 +290,15 @@ class Sandbox:
     def _call(self, running: Running, code: str, timeout: float | None, limits: Limits) -> Reply:
         started = time.monotonic()
         out, err = len(running.stdout.kept), len(running.stderr.kept)
-        seen = len(running.violations)
+        seen = len(running.control.violations)
         self._number += 1
         is_late = self._signals > 0  # one sent for the call before may still come: the inside waits for it first
         self._signals, self._is_ready = 0, self._is_ready and not is_late
         request = json.dumps({"id": self._number, "code": code, "late": is_late}).encode()
         running.begin_call(limits)
         try:
-            self._send(running, request)
+            self._answer = None
+            self._channel.send(request)
             in_time = running.pump(self._is_answered, None if timeout is None else started + timeout)
             hit = None if in_time or timeout is None else LimitHit("timeout", timeout, time.monotonic() - started)
             if hit is not None and not self._stop(running):
@@ -322,7 +317,7 @@ class Sandbox:
             stdout=stdout.decode("utf-8", "replace"),
             stderr=stderr.decode("utf-8", "replace"),
             wall_seconds=time.monotonic() - started,
-            violations=tuple(running.violations[seen:]),
+            violations=tuple(running.control.violations[seen:]),
         )
 
     def _is_answered(self) -> bool:
@@ -362,32 +357,11 @@ class Sandbox:
             is_exit = answer is not None and answer.kind == "exit"
             error = None if end.limit else "SystemExit" if is_exit else running_end(end.returncode)
             return Reply(end.outcome, "", "", error=error, limit=end.limit, alive=False)
-        if answer.kind == "interrupted":
-            outcome = Outcome.TIMEOUT if hit else Outcome.CANCELLED
-            return Reply(outcome, "", "", error="KeyboardInterrupt", limit=hit)
-        if answer.kind == "error":
-            return Reply(Outcome.EXITED, "", "", error=answer.type, traceback=answer.text, limit=hit)
-        value = None if answer.value is None else Value(answer.value.type, answer.value.text, answer.value.json)
-        return Reply(Outcome.EXITED, "", "", value=value, artifacts=tuple(answer.artifacts))
+        return reply_to(answer, hit)
 
-    def _send(self, running: Running, request: bytes) -> None:
-        self._answer = None
-        self._outgoing = memoryview(struct.pack("<I", len(request)) + request)
-        self._feed(running)
-        if self._outgoing:
-            running.watch(self._writer.fileno(), functools.partial(self._feed, running), writing=True)
-
-    def _feed(self, running: Running) -> None:
-        try:
-            self._outgoing = self._outgoing[self._writer.send(self._outgoing[: 1 << 16]) :]
-        except BlockingIOError:
-            return
-        except OSError:
-            self._outgoing = memoryview(b"")
-        if not self._outgoing:
-            running.forget(self._writer.fileno())
-            self._is_sent = True
-            self._hand_on(running)
+    def _note_sent(self, running: Running) -> None:
+        self._is_sent = True
+        self._hand_on(running)
 
     def _hand_on(self, running: Running) -> None:
         """Send on what was asked to interrupt the call, once the inside can take it and knows which call it is for."""
@@ -395,30 +369,8 @@ class Sandbox:
             self._signals += 1
             running.interrupt()
 
-    def _receive(self) -> None:
+    def _take(self, packet: memoryview) -> None:
         running = self._started()
-        try:
-            data = self._channel.recv(1 << 18)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            running.forget(self._channel.fileno())
-            return
-        self._incoming += data
-        while len(self._incoming) >= 4:
-            (size,) = struct.unpack_from("<I", self._incoming)
-            if size > MOST_ANSWER_BYTES:
-                running.end(Outcome.OUTPUT, LimitHit("output_bytes", MOST_ANSWER_BYTES, size))
-                return
-            if len(self._incoming) < 4 + size:
-                return
-            with memoryview(self._incoming) as whole, whole[4 : 4 + size] as packet:
-                self._take(running, packet)
-            del self._incoming[: 4 + size]
-
-    def _take(self, running: Running, packet: memoryview) -> None:
         try:
             answer = msgspec.json.decode(packet, type=Answer)
         except (msgspec.DecodeError, ValueError, RecursionError):
@@ -430,7 +382,7 @@ class Sandbox:
         elif answer.id == self._number:
             self._answer = answer
             self._signals -= answer.kind == "interrupted"
-            if self._outgoing:  # nobody can know yet what was asked
+            if self._channel.is_sending:  # nobody can know yet what was asked
                 running.end(Outcome.CANCELLED, LimitHit("answer", 0, len(packet)))
 
     def interrupt(self) -> None:

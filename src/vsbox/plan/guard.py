@@ -1,6 +1,6 @@
 """What the guard is told of a plan: where reading and writing is granted, as paths inside.
 
-The guard (``vsbox/guard/hook.py``) explains denials, so it must know the policy as the kernel will enforce it:
+The guard (``vsbox/guard/hook/``) explains denials, so it must know the policy as the kernel will enforce it:
 all of it is taken from the steps.
 """
 

@@ -1,8 +1,8 @@
 """What of the guard is there from the start: the answer to most events, which is that all is well.
 
-Everything else is in ``hook.py``, loaded when the first event needs a closer look. A program of its own, for
-Python 3.8 and newer, run with ``data``: three numbers of four bytes, which say where parts begin; this code; then
-marshalled what is granted, the configuration, and the code of ``hook.py``.
+Everything else is in the modules beside this one, loaded when the first event needs a closer look. Run with ``data``:
+three numbers of four bytes, which say where parts begin; this code; then marshalled what is granted, the configuration,
+and the code of the other modules.
 """
 
 import marshal

@@ -1,0 +1,260 @@
+"""The events: what of each is to be checked.
+
+Source: https://docs.python.org/3/library/audit_events.html
+"""
+
+import os
+import sys
+from errno import EACCES
+
+from vsbox.guard.hook.guard import Guard, SandboxPermissionError
+from vsbox.guard.hook.reports import NOTE_PREFIX
+from vsbox.guard.hook.words import OWN_FILE, as_host, as_text, is_address, is_own_host, read_text
+
+SPAWNING = ("os.fork", "os.forkpty", "os.system")
+"""Events that start a process, watched where a report is asked for: the next one is on behalf of who is at work now."""
+
+
+class Present(Exception):
+    """The answer of a guard that is at work already."""
+
+
+class Events(Guard):
+    """What of each event is to be checked; its arguments are those of the table in Python's documentation."""
+
+    def opened(self, args):
+        path, mode, flags = args
+        if mode is None and not isinstance(path, int) and as_text(path)[:1] != "/":
+            return  # os.open with dir_fd says nothing of the directory: the kernel's
+        writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC)
+        if flags & os.O_CREAT and not writes:  # the guard alone does not count on that it stays there
+            writes = self.tier == "none" or not os.path.exists(path)
+        self.check("write" if writes else "read", path, 2 if writes else 1, flags=flags)
+
+    def reading(self, operation):
+        return lambda args: self.check(operation, args[0] if args[0] is not None else ".", 1)
+
+    def changing(self, operation, index=0, fd_index=None, resolve_last=False):
+        def handle(args):
+            if fd_index is None or len(args) <= fd_index or args[fd_index] in (-1, None):
+                self.check(operation, args[index], 2, resolve_last)
+
+        return handle
+
+    def renamed(self, args):
+        old, new = (args[index] if args[index + 2] in (-1, None) else None for index in (0, 1))
+        fails = old is not None and self.asks(self.fails_anyway, old, new)
+        for operation, path in (("rename", old), ("replace", new)):
+            if path is not None:
+                self.check(operation, path, 2, False, told_only=fails)
+
+    def fails_anyway(self, old, new):
+        """Tell whether a rename is refused for what it is: across mounts, or of nothing."""
+        if self.tier == "landlock":
+            return not os.path.lexists(old)
+        return new is not None and mount_of(os.path.dirname(old)) != mount_of(os.path.dirname(new))
+
+    def linked(self, args):
+        """The kernel asks where the new one is to be, and of the old one only whether it is there."""
+        old, new = (args[index] if args[index + 2] in (-1, None) else None for index in (0, 1))
+        if old is not None:
+            self.check("link", old, 2 if self.tier == "none" else 1, False, os.O_PATH, self.tier == "landlock")
+        if new is not None:
+            fails = old is not None and self.asks(lambda: not os.path.lexists(old))
+            self.check("link", new, 2, False, told_only=fails)
+
+    def started(self, args):
+        self.about_to_start()
+
+    def executed(self, args):
+        self.about_to_start()
+        if args[0] and os.sep in os.fsdecode(args[0]):
+            self.check("execute", args[0], 1)
+
+    def executed_with(self, path, variables):
+        def handle(args):
+            self.given(args[variables] if len(args) > variables else None)
+            self.executed(args[path:])
+
+        return handle
+
+    def opened_process(self, args):
+        """``subprocess.Popen``: a relative name of a program is looked up where the process is to start."""
+        program, _, directory, variables = args
+        self.given(variables)
+        if directory is not None and os.sep in os.fsdecode(program):
+            program = os.path.join(os.fsdecode(directory), os.fsdecode(program))
+        self.executed((program,))
+
+    def in_terminal(self, args):
+        if args[0]:
+            self.executed(args[0][:1])
+
+    def loaded(self, args):
+        if isinstance(args[0], (str, bytes)) and os.sep in os.fsdecode(args[0]):
+            self.check("load", args[0], 1)
+
+    def imported(self, args):
+        if args[1]:
+            self.check("load", args[1], 1)
+
+    def database(self, args):
+        name = as_text(args[0]) if not isinstance(args[0], int) else ""
+        if not name or name == ":memory:" or name.startswith("file:"):
+            return
+        try:
+            self.check("open", name, 1 if os.path.exists(name) else 2, flags=os.O_RDWR | os.O_CREAT)
+        except SandboxPermissionError as error:
+            from _sqlite3 import OperationalError
+
+            bases = (type(error), OperationalError)  # what programs catch
+            kind = type("SandboxDatabaseError", bases, {"__module__": "vsbox", "plain": OperationalError})
+            raise kind(error.errno, error.strerror, error.filename) from None
+
+    def watches_network(self):
+        return self.offline or self.observed
+
+    def connected(self, args, raises=True):
+        address = bytes(args[1]) if isinstance(args[1], bytearray) else args[1]
+        if isinstance(address, (str, bytes)):
+            address = as_text(address)
+            if address and address[0] != "\0":
+                self.check("connect", address, 1, raises=raises)
+        elif self.watches_network() and isinstance(address, tuple) and address:
+            host = as_host(address[0])
+            if not self.is_near(args[0].family, host):
+                port = address[1] if len(address) > 1 else "?"
+                self.deny_network("connect", "%s port %s" % (host, port), raises=raises)
+
+    def maybe_connected(self, args):
+        """``connect_ex`` has the same event, and returns what fails: so the kernel does it, unless there is only us."""
+        self.connected(args, self.tier == "none" or is_connect(sys._getframe(1)))
+
+    def is_near(self, family, host):
+        if family not in (2, 10):  # AF_INET, AF_INET6
+            return self.tier != "none" or family == 16  # AF_NETLINK
+        if self.tier != "none" and not is_address(host):
+            return True  # it has been resolved
+        return is_own_host(host) or host == os.uname().nodename.lower()
+
+    def resolved(self, args):
+        host = as_host(args[0])
+        if self.watches_network() and host and not is_own_host(host) and not is_address(host):
+            if host != os.uname().nodename.lower() and host not in read_text("/etc/hosts").lower().split():
+                from _socket import EAI_AGAIN, gaierror
+
+                bases = (SandboxPermissionError, gaierror)  # what programs catch
+                error = type("SandboxResolveError", bases, {"__module__": "vsbox", "plain": gaierror})
+                self.deny_network("resolve", host, error, EAI_AGAIN, "Temporary failure in name resolution")
+
+    def made(self, args):  # without namespaces the filter refuses the socket itself
+        internet = args[1] in (2, 10)  # AF_INET, AF_INET6
+        if self.offline and self.tier == "landlock" and internet and not self.observed:
+            self.deny_network("connect", "the network", number=EACCES)
+
+    def changed_variable(self, args):
+        if args[0] in (b"VSBOX_SHOWN", "VSBOX_SHOWN") and self.tier == "none":
+            self.refuse("change what this start is granted")
+
+    def given(self, variables):
+        """Without kernel limits a variable says what a start is granted: no other value of it is handed on."""
+        if self.tier == "none" and variables:
+            for name, value in dict(variables).items():
+                if os.fsdecode(name) == "VSBOX_SHOWN" and os.fsdecode(value) != os.environ.get("VSBOX_SHOWN"):
+                    self.refuse("change what another start is granted")
+
+    def asked_for(self, args):
+        raise Present
+
+    def guarded(self, args):
+        if type(args[0]) is type(install) and args[0].__code__.co_filename == OWN_FILE:
+            raise SandboxPermissionError(EACCES, "%s (the sandbox's guard cannot be changed)" % os.strerror(EACCES))
+
+    def handlers(self):
+        """Return event -> function of its arguments; what is not in it is nobody's business here."""
+        reading, changing = self.reading, self.changing
+        table = {
+            "open": self.opened, "os.listdir": reading("list"), "os.scandir": reading("list"),
+            "os.chdir": reading("enter") if self.tier != "landlock" else lambda args: None,  # Landlock lets it pass
+            "os.mkdir": changing("create", 0, 2), "os.rmdir": changing("remove", 0, 1),
+            "os.remove": changing("remove", 0, 1), "os.rename": self.renamed, "os.link": self.linked,
+            "os.symlink": changing("create", 1, 2), "os.truncate": changing("truncate", resolve_last=True),
+            "os.chmod": changing("change", 0, 2, True), "os.chown": changing("change", 0, 3, True),
+            "os.utime": changing("change", 0, 3, True), "os.setxattr": changing("change", resolve_last=True),
+            "os.removexattr": changing("change", resolve_last=True), "sqlite3.connect": self.database,
+            "ctypes.dlopen": self.loaded, "import": self.imported, "pty.spawn": self.in_terminal,
+            "os.exec": self.executed_with(0, 2), "os.posix_spawn": self.executed_with(0, 2),
+            "os.spawn": self.executed_with(1, 3), "subprocess.Popen": self.opened_process,
+            "os.putenv": self.changed_variable, "os.unsetenv": self.changed_variable,
+            "socket.__new__": self.made, "socket.connect": self.maybe_connected, "socket.sendto": self.connected,
+            "socket.sendmsg": self.connected,
+            "socket.getaddrinfo": self.resolved, "socket.gethostbyname": self.resolved,
+            "vsbox.guard": self.asked_for, "object.__setattr__": self.guarded, "object.__delattr__": self.guarded,
+            **dict.fromkeys(SPAWNING, self.started),
+        }  # fmt: skip
+        return {event: answering(handle) for event, handle in table.items()}
+
+
+def answering(handle):
+    """Return a handler that raises nothing but answers: what is wrong with the arguments, the call itself will say."""
+
+    def answer(args):
+        try:
+            handle(args)
+        except (SandboxPermissionError, Present):
+            raise
+        except (ArithmeticError, AttributeError, ImportError, LookupError, OSError, TypeError, ValueError):
+            pass
+
+    return answer
+
+
+def mount_of(directory):
+    """Return the number of a mount; directories of one file system may be mounted apart."""
+    number = os.open(directory or ".", os.O_PATH | os.O_CLOEXEC)
+    try:
+        return read_text("/proc/self/fdinfo/%d" % number).partition("mnt_id:")[2].split()[0]
+    finally:
+        os.close(number)
+
+
+def is_connect(frame):
+    """Tell whether a call is surely one of ``connect``: its code names that, and ``connect_ex`` nowhere."""
+    while frame is not None and frame.f_code.co_filename == OWN_FILE:
+        frame = frame.f_back
+    names = frame.f_code.co_names if frame is not None else ()
+    return "connect" in names and "connect_ex" not in names
+
+
+def handlers_for(config: "dict", learned: "set | None" = None, observed: bool = False) -> "dict":
+    """Return the handlers of the events that count.
+
+    ``learned``: filled with directories that the kernel grants. ``observed``: the launcher hears of what is touched.
+    """
+    return Events(config, learned, observed).handlers()
+
+
+def install(config):
+    """Begin to watch this process, unless a guard does so already."""
+    try:
+        sys.audit("vsbox.guard")
+    except Exception as error:
+        if type(error).__name__ == "Present":  # of this copy or another
+            return
+        raise
+    find = handlers_for(config, None, os.access(NOTE_PREFIX.rstrip("/"), 0)).get
+
+    def hook(event, args):
+        handle = find(event)
+        if handle is not None:
+            handle(args)
+
+    sys.addaudithook(hook)
+
+
+def start():
+    """Entry point of ``_sandbox.start``: the configuration lies beside this file."""
+    import json
+
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "_sandbox.json"), encoding="utf-8") as file:
+        install(json.load(file))

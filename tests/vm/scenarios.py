@@ -106,7 +106,7 @@ SCENARIOS = (
         "5.10", "5.10", "ENOSYS", "", refused=Refusal(NOTHING, NO_MOUNT_SETATTR.advice),
         lacking={"native": NO_MOUNT_SETATTR, "bubblewrap": NO_CLOSE_RANGE, "landlock": NOT_BUILT_IN},
     ),
-    Scenario("6.1", "6.1", "2", "native", lacking={"landlock": OLD_LANDLOCK}, ci=True),
+    Scenario("6.1", "6.1", "2", "native", delegated=True, lacking={"landlock": OLD_LANDLOCK}, ci=True),
     Scenario(
         "6.1-no-userns", "6.1", "2", "landlock", sysctls={"kernel.unprivileged_userns_clone": "0"},
         refused=OLD_LANDLOCK, degraded=("signals", "lifetime"), lacking={"native": NO_CLONE},

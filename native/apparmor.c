@@ -42,6 +42,8 @@ static int ask_for(const char *how, const char *profile)
 {
     char text[512];
     int length = snprintf(text, sizeof text, "%s %s", how, profile);
+    if ((size_t)length >= sizeof text)
+        return ENAMETOOLONG;
     int fd = open_current(proc, O_WRONLY);
     if (fd < 0)
         return errno;

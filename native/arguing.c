@@ -229,7 +229,7 @@ static void argue_bind(const char *source, const char *target, uint64_t flags)
 {
     if ((flags & BIND_PLAIN) && copy_file(source, target))
         return;
-    struct mounted mounted = {.target = strdup(target), .source = strdup(source), .read_only = !(flags & BIND_WRITABLE)};
+    struct mounted mounted = {.target = strdup(target), .source = strdup(source), .read_only = !(flags & (BIND_WRITABLE | BIND_DEVICE))};
     bool is_root;
     int from = open_no_symlinks(source, O_PATH);
     if (from < 0 && (flags & BIND_OPTIONAL) && (errno == ENOENT || errno == EACCES))
@@ -245,9 +245,8 @@ static void argue_bind(const char *source, const char *target, uint64_t flags)
         return;
     check_target(source, target, directory);
     make_way_to(target);
+    /* a device is not made read-only: bwrap makes it unusable with that (MS_NODEV); Landlock decides */
     add_bind(flags & BIND_DEVICE ? "--dev-bind" : flags & BIND_WRITABLE ? "--bind" : "--ro-bind", source, target);
-    if ((flags & BIND_DEVICE) && !(flags & BIND_WRITABLE))
-        add_path("--remount-ro", target);
     note(mounted);
 }
 

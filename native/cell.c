@@ -91,6 +91,7 @@ void run_cell(int argc, char **argv)
     struct start start = {0};
     if (argc <= FIRST_WORD)
         fail(EXIT_USAGE, "see vsbox --help", "this program is for vsbox itself");
+    check_streams();
     int control = move_away(argv[3]), kept = move_away(argv[4]);
     load_cell(&start, atoi(argv[2]));
     if (control < 0 || dup3(control, FD_CONTROL_OF_CELL, O_CLOEXEC) < 0 || (kept >= 0 && dup3(kept, FD_KEPT, O_CLOEXEC) < 0) ||

@@ -99,7 +99,10 @@ static void become_init(bool namespaced)
         setpgid(0, 0);
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int fd = 0; fd <= 2; fd++)
-        dup2(null, fd);
+        if (null < 0) /* the policy may show none */
+            close(fd);
+        else
+            dup2(null, fd);
     if (null > 2)
         close(null);
     empty_capabilities();
@@ -224,9 +227,11 @@ _Noreturn void run_init(const struct start *start, int channel)
     report_channel = channel;
     die_with_launcher(channel, namespaced);
     keep_attributes(start);
-    if (namespaced && !start->has_root)
+    if (namespaced && !start->has_root) {
         enter_namespaces(start->has_namespaces);
-    else if (!namespaced)
+        if (!plan_find(plan, OP_APPARMOR)) /* which looks at descriptors again, by paths */
+            shield_streams();
+    } else if (!namespaced)
         prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     uint32_t next = 0;
     for (; next < plan->count && plan->records[next].op != OP_PAYLOAD; next++)

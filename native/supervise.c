@@ -253,6 +253,8 @@ static struct message wait_for_end(const struct start *start, int channel, int s
 static void release_streams(void)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null < 0)
+        fail_errno(NULL, "cannot open /dev/null");
     dup2(null, 0);
     dup2(null, 1);
     close(null);

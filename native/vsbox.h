@@ -85,7 +85,7 @@ enum observed_field {
 };
 enum { ARGUMENT_NONE = 255 };
 enum answer { ANSWER_KERNEL = 0, ANSWER_BROKER = 5000, ANSWER_DONE };
-#define NOTE_PREFIX "/.vsbox-observer" /* access(2) of it: a note of the guard (src/vsbox/guard/hook.py) */
+#define NOTE_PREFIX "/.vsbox-observer" /* access(2) of it: a note of the guard (src/vsbox/guard/hook/reports.py) */
 
 enum project_flags { PROJECT_HIDE = 1 /* protected things are not even seen */ };
 enum bind_flags { BIND_WRITABLE = 1, BIND_DEVICE = 2, BIND_OPTIONAL = 4, BIND_PLAIN = 8, BIND_VIEW = 16 /* of a preview: shown, not granted */ };
@@ -204,6 +204,7 @@ void grant_project(const struct start *start, const struct record *r); /* Landlo
 bool is_free_in_project(const struct start *start, const char *path);
 
 /* ---- main.c ---- */
+void check_streams(void);
 int call_python(const struct start *start, const char *action); /* exit status of COMPILER... ACTION ROOT */
 pid_t start_python(const struct start *start, const char *action, int input, char *const words[]);
 int wait_for_python(pid_t pid);
@@ -233,6 +234,9 @@ void enter_profile(const struct start *start); /* before no_new_privs; nothing w
 bool is_in_profile(const char *profile);
 int probe_profiles(char *const names[]);
 void try_profile(const char *profile); /* enters it if there is such a one */
+
+/* ---- streams.c ---- */
+void shield_streams(void); /* with the power to mount, before the root changes */
 
 /* ---- verify.c ---- */
 void verify_before_filter(const struct start *start); /* what a filter might not let us ask */

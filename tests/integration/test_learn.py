@@ -221,6 +221,26 @@ def test_the_same_twice_is_the_same_and_nothing_stays(person: Person, place: Pat
 
 
 @pytest.mark.parametrize("person", ["user"], indirect=True)
+def test_directories_of_sources_are_compared_and_left_as_they_are(person: Person, place: Path) -> None:
+    """Whatever they are called; and what a comparison that was killed has left goes with the next."""
+    for name, code in (("one", QUIET), ("two[b]", NOSY.format(path="/none"))):
+        person.run(["mkdir", str(place / name)])
+        setup = "from setuptools import setup; setup(name='thing', py_modules=['thing'])"
+        person.write(place / name / "setup.py", setup)
+        person.write(place / name / "thing.py", code)
+    left = person.home / ".cache" / "vsbox" / "diff-killed"
+    person.run(["mkdir", "-p", str(left / "0" / "work")])
+    os.utime(left, (0, 0))
+    done = person.vsbox("diff", "--json", "./one", "./two[b]", cwd=place)
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)["difference"]
+    assert ("import", "write", "$HOME/.left") in {(t["phase"], t["operation"], t["target"]) for t in found["added"]}
+    assert not [t for t in (*found["added"], *found["removed"]) if t["operation"] == "exit"]
+    assert {path.name for path in place.rglob("*")} == {"one", "two[b]", "setup.py", "thing.py"}
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("person", ["user"], indirect=True)
 def test_what_cannot_be_compared(person: Person, place: Path) -> None:
     made = wheel(person, place, "thing", "1.0", QUIET)
     assert person.vsbox("diff", "--not-a-thing", made, cwd=place).returncode in {2, 125}

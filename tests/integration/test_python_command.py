@@ -108,6 +108,24 @@ def test_packages_of_a_box(person: Person, make_box) -> None:
     assert done.stdout == f"{root}\n"
 
 
+DIRECTORY_AS_INPUT = """
+import os, sys
+from vsbox.launch.cell import Wanted, prepare, start
+from vsbox.launch.limits import Limits
+prepared = prepare(Wanted(backend=sys.argv[1]), {})
+code = "cd /proc/self/fd/0 && cat shadow"
+running = start(prepared, ("/bin/sh", "-c", code), Limits(), stdin=os.open("/etc", os.O_RDONLY))
+print(running.finish(20), running.stdout.kept)
+"""
+
+
+@pytest.mark.parametrize("tier", ["native", "landlock"])
+def test_a_directory_as_input_opens_no_disk(tier: str) -> None:
+    done = subprocess.run([sys.executable, "-c", DIRECTORY_AS_INPUT, tier], capture_output=True, text=True, check=False)
+    assert "standard stream 0 is a directory" in done.stderr
+    assert done.stdout == ""
+
+
 @pytest.mark.parametrize("person", ["user"], indirect=True)
 @pytest.mark.parametrize(
     "words",

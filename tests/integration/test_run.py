@@ -548,6 +548,28 @@ def test_a_conflict_changes_nothing(tier: str, project: Path) -> None:
     assert not (project / "new.txt").exists()
 
 
+FULL = """
+import resource, signal, sys, vsbox
+code = "open('a', 'w').write('small'); open('b', 'w').write('x' * 100_000); open('c', 'w').write('small')"
+changes = vsbox.run(code, workdir=sys.argv[1], changes="capture", backend=sys.argv[2]).changes
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    changes.apply(sys.argv[1])
+except vsbox.VsboxError as error:
+    print(error, error.hint, sep="; ")
+"""
+
+
+@tiers
+def test_what_cannot_be_written_leaves_nothing_of_it(tier: str, tmp_path: Path) -> None:
+    """As on a full disk: the kernel lets no file grow further."""
+    argv = [sys.executable, "-c", FULL, str(tmp_path), tier]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("cannot apply b: File too large; 1 of 3 changes are applied\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 @tiers
 def test_what_the_host_would_execute_is_not_applied_unasked(tier: str, project: Path) -> None:
     code = "import os; os.makedirs('.git/hooks'); open('.git/hooks/pre-commit', 'w').write('x'); open('fine', 'w')"

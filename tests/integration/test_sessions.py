@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from vsbox import Outcome, Sandbox, SessionError
+from vsbox import Outcome, Sandbox, SessionError, UsageError
+from vsbox.launch.reply import Value
 
 tiers = pytest.mark.parametrize("tier", ["native", "landlock"])
 
@@ -27,6 +28,45 @@ def _run_host(code: str, *arguments: str) -> str:
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
+
+
+# ---- what makes no sense ----
+
+BAD: dict[str, dict[str, object]] = {
+    "a number in env": {"env": {"A": 1}}, "a NUL in env": {"env": {"A": "\0"}}, "a number as limits": {"limits": 5},
+    "one path": {"read": "/usr"}, "a number as path": {"write": [5]}, "no workdir": {"workdir": "/none"},
+    "a file as workdir": {"workdir": "/etc/passwd"}, "a number as workdir": {"workdir": 5}, "no list": {"read": None},
+    "a number as packages": {"packages": 5}, "a list as files": {"files": ["a"]}, "network": {"network": "x"},
+    "files above": {"files": {"../a": ""}}, "a number as a name": {"files": {5: ""}}, "backend": {"backend": "x"},
+    "a file as a directory": {"files": {"a": "", "a/b": ""}}, "a surrogate in a file": {"files": {"a": "\ud800"}},
+    "a text as output": {"on_stdout": "x"}, "a descriptor as output": {"on_stderr": 7}, "a list": {"backend": []},
+    "one aspect": {"allow_degraded": "files"}, "mount_point": {"mount_point": "x"}, "a number": {"mount_point": 5},
+    "a list as network": {"network": []},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", BAD.values(), ids=BAD)
+def test_bad_arguments_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(UsageError), Sandbox(**options):  # type: ignore[arg-type]
+        pass
+
+
+def test_bad_calls_are_refused_and_change_nothing() -> None:
+    with Sandbox() as box:
+        for bad in (b"1", None, 5):
+            with pytest.raises(UsageError):
+                box.run(bad)  # type: ignore[arg-type]
+        for bad in (-1, "1", True, float("nan")):
+            with pytest.raises(UsageError):
+                box.run("1", timeout=bad)  # type: ignore[arg-type]
+        with pytest.raises(UsageError):
+            box.run("1", limits={"processes": 1})  # type: ignore[arg-type]
+        for name, data in (("x", "\ud800"), ("x", 5), (5, ""), ("/x", ""), ("", ""), ("x", Path("/none"))):
+            with pytest.raises(UsageError):
+                box.put(name, data)  # type: ignore[arg-type]
+        with pytest.raises(UsageError):
+            box.get("../x")
+        assert (box.list(), box.alive, box.run("1 + 1").value) == ((), True, Value("int", "2", "2"))
 
 
 # ---- closing ----
@@ -336,7 +376,7 @@ def test_a_callback_that_raises_ends_the_call(tier: str) -> None:
         reply = box.run("x")
         assert reply.value is not None
         assert reply.value.data == 2
-        with pytest.raises(TypeError):
+        with pytest.raises(UsageError):
             box.run(b"1")  # type: ignore[arg-type]
         assert box.alive
         with pytest.raises(ZeroDivisionError):

@@ -16,7 +16,7 @@ import pytest
 from unit.machines import CONFINING, DATA, HOME, ROOT, box, debian, machine, policy
 from vsbox.box.layout import Layout
 from vsbox.box.runs import Head, Writer, load_run, load_runs
-from vsbox.box.watch import Watch
+from vsbox.box.watch import Watch, print_rows
 from vsbox.errors import BoxError, CannotEnforceError, PolicyError
 from vsbox.guard.attribution import Attribution, Distributions
 from vsbox.guard.events import HIDES, NOTE_PREFIX, Owner, Spawn, Touch, decode
@@ -544,6 +544,42 @@ def test_a_report_has_an_end(tmp_path: Path) -> None:
     record = kept.records[0]
     shown = (record.distribution, record.where, record.program, *record.chain)
     assert all(text.isprintable() for text in shown)
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Watch:
+    """A watch over a box that grants nothing."""
+    (tmp_path / "sandbox").mkdir()
+    writer = Writer(Layout(tmp_path), Head(0, "c", "enforce", "x"))
+    config = dict.fromkeys(("read", "write", "hidden", "granted", "packages", "records"), ())
+    judge = Judge({**config, "root": "/box", "tier": "landlock", "mode": "enforce", "network": "host"})
+    return Watch(judge, Attribution(Distributions(tmp_path, "lib", "/box")), writer, "/box", blocks=True, says=False)
+
+
+@pytest.mark.parametrize("pause", [False, True])
+def test_all_that_is_done_to_a_path_is_told_however_soon(watch: Watch, tmp_path: Path, pause: bool) -> None:
+    done = ("create", "write", "change", "remove")
+    for operation in done:
+        watch.take(Touch(1.0, 2, 1, "p", operation, f"{tmp_path}/x"))
+        watch.settle(everything=pause)
+    watch.settle(everything=True)
+    assert [record.operation for record in watch.denied] == list(done)
+
+
+def test_a_note_hides_nothing_that_it_does_not_say(watch: Watch, tmp_path: Path) -> None:
+    watch.take(Touch(1.0, 2, 1, "p", "write", f"{tmp_path}/x", Owner("thing 1.0", "x.py:1")))
+    for operation in ("write", "remove"):
+        watch.take(Touch(1.0, 2, 1, "p", operation, f"{tmp_path}/x"))
+    watch.settle(everything=True)
+    told = [(record.operation, record.distribution) for record in watch.denied]
+    assert told == [("write", "thing 1.0"), ("remove", "")]
+
+
+def test_a_table_shows_its_title_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+    print_rows("a[b]/[/c]", [("x[y]", "read", "/[/z]", "")])
+    shown = capfd.readouterr().err
+    assert "a[b]/[/c]" in shown
+    assert "x[y]" in shown
 
 
 def test_a_preview_lets_nothing_be_typed_and_no_stream_be_opened_again() -> None:

@@ -119,11 +119,11 @@ def vsbox(*arguments: str | Path) -> dict[str, object]:
     return run(sys.executable, "-m", "vsbox", *arguments)
 
 
-def survivors(python: str | Path) -> list[str]:
-    """Start what puts itself into the background, kill who started it with SIGKILL; return what is left."""
+def survivors(python: str | Path) -> dict[str, object]:
+    """Start what puts itself into the background, kill who started it with SIGKILL; return its word and the rest."""
     process = subprocess.Popen([python, "-c", DAEMON, TOKEN], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    process.stdout.readline()
+    said = process.stdout.readline().strip()
     process.kill()
     process.wait()
     end = time.monotonic() + 5
@@ -131,7 +131,7 @@ def survivors(python: str | Path) -> list[str]:
         time.sleep(0.1)
     for pid in left:
         os.kill(int(pid), signal.SIGKILL)
-    return left
+    return {"said": said, "left": left}
 
 
 def find_processes() -> list[str]:

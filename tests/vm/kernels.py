@@ -118,7 +118,11 @@ def _decompressed(path: Path) -> bytes:
     content = path.read_bytes()
     if path.suffix == ".xz":
         return lzma.decompress(content)
-    return _unzstd(content) if path.suffix == ".zst" else content
+    if path.suffix == ".zst":
+        content = _unzstd(content)
+        if not content:
+            raise FetchError(f"cannot decompress {path.name}")
+    return content
 
 
 def _unzstd(content: bytes) -> bytes:

@@ -138,10 +138,11 @@ def test_vsbox_check_passes_and_its_control_holds(visited: Visit) -> None:
 
 
 def test_nothing_survives_the_launcher(visited: Visit) -> None:
-    left = visited.of_a_box("survivors")
-    assert left["outside"], "the control: a process outside survives"
+    found = visited.of_a_box("survivors")
+    assert {side["said"] for side in found.values()} == {"started"}
+    assert found["outside"]["left"], "the control: a process outside survives"
     if "lifetime" not in visited.scenario.degraded:
-        assert left["inside"] == []
+        assert found["inside"]["left"] == []
 
 
 def has_group(scenario: Scenario) -> bool:

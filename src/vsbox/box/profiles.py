@@ -34,8 +34,9 @@ class Profiles:
     def commands(self) -> tuple[str, ...]:
         """What installs them, for a shell."""
         box, place = quote_posix(self.root), quote_posix(self.path)
+        text = f"profile=$(vsbox apparmor --ignore-profile-diffs {box} 2>/dev/null)"  # of nothing, nothing is installed
         return (
-            f"vsbox apparmor {box} 2>/dev/null | sudo tee {place} >/dev/null",
+            f"{text} && printf '%s\\n' \"$profile\" | sudo tee {place} >/dev/null",
             f"sudo apparmor_parser --replace {place}",
             f"vsbox sync {box}",
         )

@@ -39,12 +39,8 @@ MOST_TEXT: Final = 8000
 WIDE: Final = 4000
 """Columns where nobody reads: a path stays in one piece."""
 YOUR_CODE: Final = "your code"
-KIND_OF_OPERATION: Final = {
-    "look": "read", "list": "read", "enter": "read", "load": "read", "open": "read", "truncate": "write",
-    "change": "write", "create": "write", "rename": "write", "link": "write", "remove": "write",
-}  # fmt: skip
-
-
+KIND_OF_OPERATION: Final = dict.fromkeys(("look", "list", "enter", "load", "open"), "read")
+"""What the guard notes as one of these, the kernel may see as another."""
 MOST_HIDING: Final = 5
 MOST_REMEMBERED: Final = 100_000
 
@@ -80,7 +76,7 @@ class Watch:
         self._box = box
         self._blocks = blocks
         self._says = says
-        self._waiting: dict[tuple[int, str, str], Seen] = {}
+        self._waiting: dict[tuple[int, str, str], dict[str, Seen]] = {}
         self._told: set[int] = set()
         self._noted: set[int] = set()
         self._ways: set[str] = set()
@@ -100,24 +96,27 @@ class Watch:
         key = (event.pid, KIND_OF_OPERATION.get(event.operation, event.operation), event.target)
         if event.owner is not None:
             self._tell(event, owner, verdict)
-            if verdict.denied or key not in self._waiting or not self._waiting[key].verdict.denied:
+            if verdict.denied or not any(seen.verdict.denied for seen in self._waiting.get(key, {}).values()):
                 self._noted.add(hash(key))  # the same was said of it, and more; anything less hides nothing
                 self._waiting.pop(key, None)
         elif hash(key) not in self._noted or owner.distribution:
-            self._waiting.setdefault(key, Seen(event, owner, verdict, time.monotonic()))
+            seen = Seen(event, owner, verdict, time.monotonic())
+            self._waiting.setdefault(key, {}).setdefault(event.operation, seen)
 
     def settle(self, *, everything: bool = False) -> None:
         """Tell of what has waited for its note long enough. Code inside decides how much there is to remember."""
         now = time.monotonic()
         if len(self._noted) > MOST_REMEMBERED:
             self._noted.clear()
-        due = [key for key, seen in self._waiting.items() if everything or now - seen.since > SECONDS_TO_WAIT]
-        for key in due:
-            seen = self._waiting.pop(key)
-            is_own = seen.owner.distribution or hash(key) not in self._noted
-            is_on_the_way = seen.touch.operation == "look" and seen.touch.target in self._ways
-            if is_own and not is_on_the_way:
-                self._tell(seen.touch, seen.owner, seen.verdict)
+        for key, waiting in list(self._waiting.items()):
+            if not everything and now - next(iter(waiting.values())).since <= SECONDS_TO_WAIT:
+                continue
+            del self._waiting[key]
+            for seen in sorted(waiting.values(), key=lambda seen: seen.touch.operation == "look"):
+                is_own = seen.owner.distribution or hash(key) not in self._noted
+                is_on_the_way = seen.touch.operation == "look" and seen.touch.target in self._ways
+                if is_own and not is_on_the_way:
+                    self._tell(seen.touch, seen.owner, seen.verdict)
 
     def _tell(self, touch: Touch, owner: Owner, verdict: Verdict) -> None:
         key = (touch.operation, touch.target, owner.distribution)
@@ -265,7 +264,7 @@ def print_rows(title: str, rows: list[tuple[str, str, str, str]]) -> None:
     console = Console(stderr=True)
     if not console.is_terminal:
         console = Console(stderr=True, width=WIDE, no_color=True)
-    console.print(title, style="bold", soft_wrap=True)
+    console.print(Text(title, style="bold"), soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     for column in ("package", "what", "target", "at"):
         table.add_column(column, overflow="fold")

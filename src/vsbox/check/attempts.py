@@ -254,6 +254,8 @@ def _on_files() -> Tuple[Attempt, ...]:
           for name, path in (("module loader", "/proc/sys/kernel/modprobe"), ("sysrq trigger", "/proc/sysrq-trigger"),
                              ("memory policy", "/proc/sys/vm/overcommit_memory"),
                              ("hot plug helper", "/sys/kernel/uevent_helper"))),
+        Attempt("change the mode of a device", "metadata", "chmod(2) of /dev/full to the mode that it has",
+                lambda t: os.chmod("/dev/full", stat.S_IMODE(os.stat("/dev/full").st_mode))),
         Attempt("read the kernel's log", "files", "open(2) of /dev/kmsg", lambda t: open_only("/dev/kmsg")),
         Attempt("read the kernel's memory", "files", "open(2) of /proc/kcore", lambda t: open_only("/proc/kcore")),
     )  # fmt: skip

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 IMPORT: Final = """\
 import importlib, importlib.metadata, sys
-files = importlib.metadata.distribution(sys.argv[1]).files or []
+if sys.argv[1]:
+    found = [importlib.metadata.distribution(sys.argv[1])]
+else:
+    found = [d for d in importlib.metadata.distributions() if "file://" in (d.read_text("direct_url.json") or "")]
+files = [file for distribution in found for file in distribution.files or []]
 tops = {f.parts[0].removesuffix(".py") for f in files if f.suffix == ".py" and ".." not in f.parts}
 tops |= {f.parts[0].split(".")[0] for f in files if f.suffix == ".so" and ".." not in f.parts}
 for name in sorted(n for n in tops if n.isidentifier() and n != "tests"):
@@ -31,7 +35,7 @@ PHASES: Final = ("install", "import", "run")
 
 @dataclass(frozen=True)
 class Requirement:
-    """What pip is asked for, and the name in it."""
+    """What pip is asked for, and the name in it; a path has none, and what is installed from it says its own."""
 
     text: str
     name: str
@@ -46,7 +50,7 @@ def _parse(text: str) -> Requirement:
     if text and (path.suffix in {".whl", ".gz", ".zip"} or path.is_dir()):
         if not path.exists():
             raise UsageError(f"cannot compare {text}: there is no such file")
-        return Requirement(str(path.resolve()), re.split(r"-\d", path.name, maxsplit=1)[0])
+        return Requirement(str(path.resolve()), "")
     found = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]*)(\[[^\]]*\])?\s*(==|>=|<=|~=|<|>|$).*", text)
     if not found:
         hint = "vsbox diff requests==2.31 requests==2.32"
@@ -77,7 +81,8 @@ def diff(first: str, second: str, command: tuple[str, ...], *, python: str | Non
     touched: list[frozenset[Touched]] = []
     from vsbox.guard.compare import compare
 
-    with _scratch() as place:
+    with contextlib.ExitStack() as stack:
+        place = _place_for_boxes(stack)
         for number, requirement in enumerate(wanted):
             if not quiet:
                 click.echo(f"vsbox: installing, importing {requirement.text}", err=True)
@@ -92,36 +97,21 @@ def diff(first: str, second: str, command: tuple[str, ...], *, python: str | Non
     sys.exit(1 if found.added or found.removed else 0)
 
 
-def _scratch() -> Any:
+def _place_for_boxes(stack: contextlib.ExitStack) -> Path:
     """Return a directory that goes in the end, where boxes may be: /tmp is private inside."""
     from vsbox.errors import VsboxError
     from vsbox.host.collect import user_home
+    from vsbox.launch.scratch import make_locked
 
     home = os.environ.get("HOME") or user_home()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(home, ".cache")) / "vsbox"
     try:
         cache.mkdir(parents=True, exist_ok=True)
+        place, _ = make_locked(stack, os.path.realpath(cache), "diff-")
     except OSError as error:
         cause = f"cannot make boxes in {cache}: {error.strerror}"
         raise VsboxError(cause, hint="name a directory of yours: XDG_CACHE_HOME=DIR vsbox diff ...") from error
-    return _Scratch(cache)
-
-
-class _Scratch(tempfile.TemporaryDirectory[str]):
-    def __init__(self, place: Path) -> None:
-        super().__init__(prefix="diff-", dir=place, ignore_cleanup_errors=True)
-
-    def cleanup(self) -> None:
-        """Remove it, whatever modes and depths code inside has left, by programs that follow no link."""
-        subprocess.run(["/bin/chmod", "-R", "u+rwX", "--", self.name], stderr=subprocess.DEVNULL, check=False)
-        subprocess.run(["/bin/rm", "-rf", "--", self.name], check=False)
-        self._finalizer.detach()  # type: ignore[attr-defined]
-
-    def __exit__(self, *_: object) -> None:
-        self.cleanup()
-
-    def __enter__(self) -> Path:  # type: ignore[override]
-        return Path(os.path.realpath(self.name))
+    return Path(place)
 
 
 def _observe(place: Path, requirement: Requirement, words: tuple[str, ...], python: str | None) -> Iterator[Touched]:

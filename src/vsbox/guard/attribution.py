@@ -47,14 +47,14 @@ class Distributions:
         try:
             with opened_below(self._environment, self._packages) as directory:
                 entries = sorted(name for name in os.listdir(directory) if name.endswith(".dist-info"))
-        except BoxError:
+        except (BoxError, OSError):
             return known
         for entry in entries[:MOST_DISTRIBUTIONS]:
             try:
                 with opened_below(self._environment, f"{self._packages}/{entry}") as directory:
                     record = read_regular("RECORD", MOST_BYTES, directory=directory)
                     about = read_regular("METADATA", MOST_METADATA, directory=directory)
-            except BoxError:
+            except (BoxError, OSError):
                 continue
             name = _name_of(about or b"") or " ".join(entry.removesuffix(".dist-info").rsplit("-", 1))[:200]
             lines = (record or b"").decode(errors="replace").split("\n", lines_left)[:lines_left]
@@ -75,7 +75,7 @@ def _name_of(metadata: bytes) -> str:
         if not line:
             break
         if colon and key in {"Name", "Version"}:
-            found.setdefault(key, value.strip()[:100])
+            found[key] = value.strip()[:100]
     return " ".join(filter(None, (found.get("Name"), found.get("Version"))))
 
 

@@ -46,9 +46,9 @@ def _normal(target: str, names: Mapping[str, str]) -> str:
 
 def normalize(phase: str, records: Iterable[Record], names: Mapping[str, str]) -> frozenset[Touched]:
     """Return what was touched; ``names``: what to call directories that are only these runs' own, longest first."""
-    return frozenset(
-        Touched(phase, record.operation, _normal(record.target, names), record.verdict) for record in records
-    )
+    found = {Touched(phase, record.operation, _normal(record.target, names), record.verdict) for record in records}
+    read = {item.target for item in found if item.operation == "read"}
+    return frozenset(item for item in found if item.operation != "look" or item.target not in read)
 
 
 def compare(first: Iterable[Touched], second: Iterable[Touched], phases: Sequence[str]) -> Difference:

@@ -66,7 +66,13 @@ def compile_hook(interpreter: Interpreter, place: Path) -> bytes:
     Raises:
         BoxError: the interpreter cannot do it.
     """
-    source = FIRST.read_bytes() + b"\0" + hook_source()
+    try:
+        return _compiled(interpreter, place, FIRST.read_bytes() + b"\0" + hook_source())
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BoxError(f"cannot compile the guard with {interpreter.executable}: {error}") from error
+
+
+def _compiled(interpreter: Interpreter, place: Path, source: bytes) -> bytes:
     status = Path(interpreter.executable).stat()
     key = os.fsencode(f"{interpreter.executable}\0{interpreter.version}\0{status.st_size}\0{status.st_mtime_ns}\0")
     kept = place / f"guard-{hashlib.sha256(key + source).hexdigest()[:16]}"
@@ -79,7 +85,7 @@ def compile_hook(interpreter: Interpreter, place: Path) -> bytes:
         raise BoxError(f"cannot compile the guard with {interpreter.executable}: {cause}")
     for old in place.glob("guard-*"):
         old.unlink(missing_ok=True)
-    temporary = kept.with_name(f".{kept.name}")
+    temporary = kept.with_name(f".{kept.name}.{secrets.token_hex(4)}")
     temporary.write_bytes(done.stdout)
     temporary.replace(kept)
     return done.stdout

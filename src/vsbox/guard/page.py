@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from vsbox.guard.records import Record, Records, advice
+from vsbox.plan.steps import printable
 
 COLUMNS: Final = ("package", "when", "verdict", "what", "target", "at", "by way of", "what would allow it")
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -72,7 +73,7 @@ def _cells(record: Record, box: str) -> tuple[str, ...]:
 
 def _row(record: Record, box: str) -> str:
     kind = "allowed" if record.verdict == "allowed" else "denied"
-    cells = "".join(f"<td>{html.escape(_visible(cell))}</td>" for cell in _cells(record, box))
+    cells = "".join(f"<td>{html.escape(printable(cell))}</td>" for cell in _cells(record, box))
     return f'<tr class="{kind}">{cells}</tr>'
 
 
@@ -98,7 +99,7 @@ def render_page(box: str, found: Records, runs: Sequence[tuple[float, str, str]]
     """
     heads = "".join(f'<th scope="col"><button type="button">{html.escape(column)}</button></th>' for column in COLUMNS)
     rows = "\n".join(_row(record, box) for record in found.records)
-    title = html.escape(f"Report of {_visible(box)}")
+    title = html.escape(f"Report of {printable(box)}")
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -111,8 +112,8 @@ def render_page(box: str, found: Records, runs: Sequence[tuple[float, str, str]]
 </head>
 <body>
 <h1>{title}</h1>
-<p>Denied: {html.escape(_visible(_summary(found)))}. Times are UTC.
-{html.escape(_visible(_watched(runs)))}</p>
+<p>Denied: {html.escape(printable(_summary(found)))}. Times are UTC.
+{html.escape(printable(_watched(runs)))}</p>
 <label>Search <input type="search" autofocus></label> <output></output>
 <div class="scroll">
 <table>
@@ -127,7 +128,3 @@ def render_page(box: str, found: Records, runs: Sequence[tuple[float, str, str]]
 </body>
 </html>
 """
-
-
-def _visible(text: str) -> str:
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -24,20 +24,28 @@ def opened_below(root: Path, relative: str) -> Iterator[int]:
     Raises:
         BoxError: there is none.
     """
-    descriptor = os.open(root, DIRECTORY)
+    descriptor = _open_below(root, relative)
     try:
-        for part in relative.split("/"):
-            inner = os.open(part, DIRECTORY, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = inner
         yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _open_below(root: Path, relative: str) -> int:
+    descriptor = -1
+    try:
+        descriptor = os.open(root, DIRECTORY)
+        for part in relative.split("/"):
+            outer, descriptor = descriptor, os.open(part, DIRECTORY, dir_fd=descriptor)
+            os.close(outer)
     except OSError as error:
+        if descriptor >= 0:
+            os.close(descriptor)
         raise BoxError(
             f"cannot open {root}/{relative}: {error.strerror}",
             hint="code inside broke its environment; anew, without packages and $HOME: vsbox --clear DIR",
         ) from error
-    finally:
-        os.close(descriptor)
+    return descriptor
 
 
 def read_regular(name: str | Path, most_bytes: int, *, directory: int | None = None) -> bytes | None:

@@ -327,8 +327,7 @@ class Proposer:
             whole = pattern.replace("~", self.home, 1)
             if whole == directory:
                 return whole
-            fixed = whole.split("*", maxsplit=1)[0]
-            if is_below(fixed, directory) and "*" not in whole and self.disk.exists(whole):
+            if "*" not in whole and is_below(whole, directory) and self.disk.exists(whole):
                 return whole
         return ""
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import functools
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Final, Literal
@@ -16,10 +14,21 @@ from typing import IO, Any, Final, Literal
 from vsbox.errors import UsageError
 from vsbox.launch import cell, paths
 from vsbox.launch import files as trees
-from vsbox.launch.arguments import bytes_of, check_timeout, encoded, items_of, mapping_of, path_of, text_of
+from vsbox.launch.arguments import (
+    bytes_of,
+    check_timeout,
+    encoded,
+    items_of,
+    mapping_of,
+    path_of,
+    paths_of,
+    text_of,
+    variables_of,
+)
 from vsbox.launch.captured import read_copy, read_overlay
 from vsbox.launch.changes import ChangeSet
-from vsbox.launch.limits import Limits
+from vsbox.launch.contents import content_of, put_content
+from vsbox.launch.limits import Limits, limits_of
 from vsbox.launch.original import Original
 from vsbox.launch.process import Running
 from vsbox.launch.result import Result
@@ -176,7 +185,7 @@ class _Call:
     env: Mapping[str, str] | None
     stdin: bytes | str
     timeout: float | None
-    limits: Limits | None
+    limits: Limits
     network: Literal["none", "host"]
     read: Iterable[str | os.PathLike[str]]
     write: Iterable[str | os.PathLike[str]]
@@ -199,12 +208,13 @@ class _Call:
                 self._keep(name, path_of(name, getattr(self, name)))
         lists = ("read", "write", "hidden", "args", *(() if isinstance(self.writable, str) else ("writable",)))
         for name in lists:
-            self._keep(name, tuple(path_of(name, item) for item in items_of(name, getattr(self, name))))
+            self._keep(name, paths_of(name, getattr(self, name)))
         self._keep("allow_degraded", items_of("allow_degraded", self.allow_degraded))
         mounts = mapping_of("mounts", self.mounts).items()
         self._keep("mounts", {text_of("mounts", target): path_of("mounts", source) for target, source in mounts})
         self._keep("files", mapping_of("files", self.files))
-        self._keep("env", mapping_of("env", self.env))
+        self._keep("env", variables_of(self.env))
+        self._keep("limits", limits_of(self.limits))
 
     def _keep(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -212,12 +222,12 @@ class _Call:
     def perform(self, note: Callable[[Running], object]) -> Result:
         """Run it. ``note`` is told of the started process, so that another thread can end it."""
         self._check()
-        limits = self.limits or Limits()
+        limits = self.limits
         stdin = bytes_of("stdin", self.stdin)
         contents = self._contents()
         with contextlib.ExitStack() as stack:
             sinks = [_sink(target, stack, self._granted()) for target in (self.stdout, self.stderr)]
-            prepared = cell.prepare(self._wanted(limits, waits=bool(contents)), self._variables())
+            prepared = cell.prepare(self._wanted(limits, waits=bool(contents)), dict(self.env or {}))
             stack.callback(prepared.close)
             directory = self._open_workdir(prepared, stack)
             before = trees.Snapshot() if directory is None or prepared.original else _fill(directory, contents)
@@ -228,12 +238,13 @@ class _Call:
             stack.callback(running.close)
             note(running)
             if prepared.exports:
-                running.wait_for_directories(time.monotonic() + min(self.timeout or 60, 60))
+                running.wait_for_directories(self.timeout)
                 cell.watch_private_areas(running, limits.disk_bytes)
             if self.workdir is None and running.control.directories[1:]:
                 directory = running.control.directories[1]
                 before = _fill(directory, contents) if contents else before
-            self._let_go(running, waits=bool(contents))
+            if running.control.has_directories:  # else it is late, or its launcher is gone
+                self._let_go(running, waits=bool(contents))
             end = running.finish(self.timeout)
             captured = _captured(running, prepared.original, directory, limits)
             if captured is not None:
@@ -255,8 +266,6 @@ class _Call:
         for word in () if self.code is None else (self.code,) if isinstance(self.code, str) else self.code:
             path_of("code", word)
         check_timeout(self.timeout)
-        if not isinstance(self.limits or Limits(), Limits):
-            raise UsageError(f"bad limits: {type(self.limits).__name__}", hint="vsbox.Limits(...)")
         if self.changes not in {"keep", "capture"}:
             raise UsageError(f"bad changes {self.changes!r}", hint="keep, capture")
         if self.changes == "capture" and self.workdir is None:
@@ -270,9 +279,9 @@ class _Call:
         """Return what is put into the working directory."""
         given = self.files or {}
         for name in given:
-            trees.check_name(text_of("name of a file", name))
+            trees.check_name(name)
         granted = self._granted() if given else ()
-        return {name: _content(name, content, granted) for name, content in given.items()}
+        return {name: content_of(name, content, granted) for name, content in given.items()}
 
     @functools.cached_property
     def _long_code(self) -> bytes | None:
@@ -307,8 +316,6 @@ class _Call:
         if named is None and self.writable not in {"all", "none"}:
             raise UsageError(f"bad writable {self.writable!r}", hint='"all", "none", or a list of paths')
         workdir = None if self.workdir is None else resolve(self.workdir)
-        if workdir is not None and not os.path.isdir(workdir):
-            raise UsageError(f"cannot use {self.workdir} as the working directory: it is not a directory")
         mounts = tuple(
             (source := resolve(path), target, named is not None and source in named)
             for target, path in (self.mounts or {}).items()
@@ -334,14 +341,6 @@ class _Call:
             waits=waits or self._long_code is not None,
         )
 
-    def _variables(self) -> dict[str, str]:
-        given = dict(self.env or {})
-        for name, value in given.items():
-            if not text_of("name in env", name) or "=" in name:
-                raise UsageError(f"bad variable {name!r} in env")
-            text_of(f"{name} in env", value, secret=True)
-        return given
-
     def _open_workdir(self, prepared: cell.Prepared, stack: contextlib.ExitStack) -> int | None:
         """Return a descriptor of a working directory that is on the host."""
         path = prepared.host_workdir
@@ -354,35 +353,17 @@ class _Call:
     def _let_go(self, running: Running, *, waits: bool) -> None:
         """Let the code start where it waits; what is long of it is put in first."""
         if self._long_code is not None and running.control.directories:
-            _put_file(running.control.directories[0], CODE_FILE, self._long_code)
+            put_content(running.control.directories[0], CODE_FILE, self._long_code)
         if waits or self._long_code is not None:
             with contextlib.suppress(OSError):  # it has failed already, and finish says why
                 running.go()
 
 
-def _content(name: str, given: trees.Content, granted: Iterable[str]) -> bytes:
-    if not isinstance(given, os.PathLike):
-        return bytes_of(f"content of {name}", given)
-    path_of("files", given)
-    try:
-        return paths.content_of(given, granted)
-    except OSError as error:
-        raise UsageError(f"cannot use {os.fspath(given)}: {error.strerror}") from error
-
-
 def _fill(directory: int, contents: Mapping[str, bytes]) -> trees.Snapshot:
     """Put files in, and return what the directory holds then."""
     for name, data in contents.items():
-        _put_file(directory, name, data)
+        put_content(directory, name, data)
     return trees.snapshot(directory)
-
-
-def _put_file(directory: int, name: str, data: bytes) -> None:
-    try:
-        trees.put_file(directory, name, data)
-    except OSError as error:
-        hint = "raise limits.disk_bytes" if error.errno == errno.ENOSPC else None
-        raise UsageError(f"cannot put {name[:99]!r} in: {error.strerror}", hint=hint) from error
 
 
 def _captured(running: Running, original: Original | None, copy: int | None, limits: Limits) -> ChangeSet | None:

@@ -61,6 +61,21 @@ def mapping_of(name: str, value: object) -> dict[Any, Any]:
     return dict(value or {})  # type: ignore[call-overload,no-any-return]
 
 
+def paths_of(name: str, value: object) -> tuple[str, ...]:
+    """Return a list of paths, or of the words of a command."""
+    return tuple(path_of(name, item) for item in items_of(name, value))
+
+
+def variables_of(value: object) -> dict[str, str]:
+    """Return environment variables; what they hold is in no message."""
+    given = mapping_of("env", value)
+    for name, content in given.items():
+        if not text_of("name in env", name) or "=" in name:
+            raise UsageError(f"bad variable {name!r} in env")
+        text_of(f"{name} in env", content, secret=True)
+    return given
+
+
 def bytes_of(name: str, value: object) -> bytes:
     """Return content: bytes, or text as UTF-8."""
     if isinstance(value, str):

@@ -244,6 +244,8 @@ def prepare(wanted: Wanted, variables: Mapping[str, str]) -> Prepared:
 def _check(wanted: Wanted) -> None:
     if wanted.network not in NETWORKS:
         raise UsageError(f"bad network {wanted.network!r}", hint=", ".join(NETWORKS))
+    if wanted.workdir is not None and not os.path.isdir(wanted.workdir):
+        raise UsageError(f"cannot use {wanted.workdir} as the working directory: it is not a directory")
     for name in wanted.allow_degraded:
         if name not in list(Aspect):
             raise UsageError(f"no aspect {name!r} in allow_degraded", hint=", ".join(aspect.value for aspect in Aspect))

@@ -7,6 +7,7 @@ only when that is said.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import secrets
@@ -17,10 +18,11 @@ from typing import Final, Literal
 
 import msgspec
 
-from vsbox.errors import ConflictError, UsageError
+from vsbox.errors import ConflictError, UsageError, VsboxError
 from vsbox.launch import paths
 from vsbox.launch.files import DIRECTORY, MAKE, Changes, check_name, identity_of, opened_directory, text_of
 from vsbox.launch.protected import Protected
+from vsbox.plan.steps import printable
 
 MOST_LINES: Final = 20_000
 BLOCKED: Final = (-1,)
@@ -84,6 +86,7 @@ class ChangeSet(msgspec.Struct, frozen=True):
             ConflictError: something there is not what it was any more, or is protected; nothing is changed.
             PolicyError: the directory is named through a link that code inside could have made.
             UsageError: ``only`` names what is no change, or there is no such directory.
+            VsboxError: the system refuses one of them (a full disk); those before it, in this order, are applied.
         """
         chosen = self._choose(only)
         if not self.is_complete:
@@ -98,21 +101,20 @@ class ChangeSet(msgspec.Struct, frozen=True):
             for change in chosen:
                 if (change.is_protected or change.path in protected) and not allow_protected:
                     raise ConflictError(
-                        f"cannot apply {_visible(change.path)}: your own tools would execute it",
+                        f"cannot apply {printable(change.path)}: your own tools would execute it",
                         hint="look at it; then allow_protected=True, or only=[...] without it",
                     )
                 before = None if _is_made_way_for(change, gone) else _identity(root, change.path)
                 if before != change.before:
                     raise ConflictError(
-                        f"cannot apply {_visible(change.path)}: it has changed since",
+                        f"cannot apply {printable(change.path)}: it has changed since",
                         hint="run it again on what is there now",
                     )
                 if not _is_open(root, change.path):
-                    raise ConflictError(f"cannot apply {_visible(change.path)}: you may not write to its directory")
+                    raise ConflictError(f"cannot apply {printable(change.path)}: you may not write to its directory")
                 if change.kind == "deleted" and not _is_emptied(root, change, gone):
-                    raise ConflictError(f"cannot apply {_visible(change.path)}: there is more in it that is to stay")
-            for change in chosen:
-                _carry_out(root, change)
+                    raise ConflictError(f"cannot apply {printable(change.path)}: there is more in it that is to stay")
+            _carry_out_all(root, chosen)
         finally:
             os.close(root)
         return tuple(change.path for change in chosen)
@@ -149,17 +151,13 @@ def _lines(data: bytes) -> list[str] | None:
     return [f"{line}\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
 
 
-def _visible(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def _patch(change: Change) -> str:
-    name = _visible(change.path)
+    name = printable(change.path)
     if change.kind == "directory":
         return f"directory {name}{_mode(change, 0o755)}\n"
     if change.kind == "link":
         replaces = change.before is not None and not stat.S_ISLNK(change.before[0])
-        return (f"removed {name}\n" if replaces else "") + f"link {name} -> {_visible(change.target)}\n"
+        return (f"removed {name}\n" if replaces else "") + f"link {name} -> {printable(change.target)}\n"
     mode = _mode(change, 0o644)
     head = f"mode{mode} {name}\n" if mode and change.kind == "file" else ""
     if change.before is not None and change.before[0] == stat.S_IFDIR:
@@ -236,6 +234,17 @@ def _is_emptied(root: int, change: Change, gone: set[str]) -> bool:
         return False
 
 
+def _carry_out_all(root: int, chosen: tuple[Change, ...]) -> None:
+    done = 0
+    try:
+        for change in chosen:
+            _carry_out(root, change)
+            done += 1
+    except OSError as error:
+        cause = f"cannot apply {printable(chosen[done].path)}: {error.strerror}"
+        raise VsboxError(cause, hint=f"{done} of {len(chosen)} changes are applied") from error
+
+
 def _carry_out(root: int, change: Change) -> None:
     path = check_name(change.path)
     if change.kind == "directory":
@@ -247,14 +256,15 @@ def _carry_out(root: int, change: Change) -> None:
             (os.rmdir if is_directory else os.unlink)(path.name, dir_fd=directory)
             return
         temporary = f".vsbox-{secrets.token_hex(8)}"
-        if change.kind == "link":
-            os.symlink(change.target, temporary, dir_fd=directory)
-        else:
-            with os.fdopen(os.open(temporary, MAKE, change.mode, dir_fd=directory), "wb") as file:
-                file.write(change.content)
-                os.fchmod(file.fileno(), change.mode)  # type: ignore[attr-defined,unused-ignore]
         try:
+            if change.kind == "link":
+                os.symlink(change.target, temporary, dir_fd=directory)
+            else:
+                with os.fdopen(os.open(temporary, MAKE, change.mode, dir_fd=directory), "wb") as file:
+                    file.write(change.content)
+                    os.fchmod(file.fileno(), change.mode)  # type: ignore[attr-defined,unused-ignore]
             os.rename(temporary, path.name, src_dir_fd=directory, dst_dir_fd=directory)
-        except OSError:
-            os.unlink(temporary, dir_fd=directory)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=directory)
             raise

@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from vsbox.errors import UsageError
+from vsbox.launch import arguments
 from vsbox.launch.protected import Protected
 
 DIRECTORY: Final = (
@@ -58,8 +59,9 @@ def check_name(name: str) -> PurePosixPath:
     Raises:
         UsageError: it is absolute, empty, or leads out.
     """
+    arguments.text_of("name of a file", name)
     path = PurePosixPath(name)
-    if not name or "\0" in name or path.is_absolute() or ".." in path.parts or not path.parts:
+    if not name or path.is_absolute() or ".." in path.parts or not path.parts:
         raise UsageError(f"bad name of a file {name!r}: it is not a path below the working directory")
     return path
 
@@ -315,14 +317,14 @@ def snapshot(root: int) -> Snapshot:
     return found
 
 
-def compare(before: Snapshot, after: Snapshot, *, without: frozenset[str] = frozenset()) -> Changes:
-    """Return what changed between two looks; ``without``: paths that do not count.
+def compare(before: Snapshot, after: Snapshot) -> Changes:
+    """Return what changed between two looks.
 
     A repository is one also since a directory is there that git asks for: its HEAD counts as protected then.
     """
 
     def names(paths: set[str]) -> tuple[str, ...]:
-        return tuple(sorted(map(text_of, paths - without)))
+        return tuple(sorted(map(text_of, paths)))
 
     created = after.keys() - before.keys()
     changed = {path for path in before.keys() & after.keys() if before[path] != after[path]}

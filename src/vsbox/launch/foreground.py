@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import os
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -22,7 +21,6 @@ HANDED_ON: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR
 """Signals to this process that the payload gets. What the terminal sends to both of them, it gets once."""
 TAKES_VALUE: Final = frozenset("WX")
 ENDS_OPTIONS: Final = frozenset("cm")
-SECONDS_TO_START: Final = 60.0
 
 
 def find_script(arguments: Sequence[str]) -> int | None:
@@ -72,7 +70,7 @@ def run_python(arguments: Sequence[str], wanted: cell.Wanted, *, timeout: float 
         stack.callback(running.close)
         started.append(running)
         if prepared.exports:
-            running.wait_for_directories(time.monotonic() + SECONDS_TO_START)
+            running.wait_for_directories(timeout)
             cell.watch_private_areas(running, wanted.limits.disk_bytes)
         return running.finish(timeout)
 

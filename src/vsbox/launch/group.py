@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from vsbox.launch.limits import Limits
+from vsbox.policy.grants import is_below
 
 MOUNTS: Final = Path("/proc/self/mountinfo")
 MOST: Final = 2**63 - 1
@@ -107,7 +108,7 @@ def _place(mounts: dict[str, tuple[Path, str]], controller: str) -> Path | None:
     if controller not in mounts or own is None:
         return None
     mount, shown = mounts[controller]
-    return mount / os.path.relpath(own, shown) if own.startswith(shown) else mount
+    return mount / os.path.relpath(own, shown) if is_below(own, shown) else mount
 
 
 def _name() -> str:
@@ -178,10 +179,10 @@ def _set_v2(directory: Path, limits: Limits) -> None:
             _write(directory / "memory.swap.max", 0)
             _write(directory / "memory.oom.group", 1)
     if limits.processes is not None:
-        _write(directory / "pids.max", limits.processes + SPARE_TASKS)
+        _write(directory / "pids.max", limits.processes + OWN_TASKS)
 
 
-SPARE_TASKS: Final = 8
+OWN_TASKS: Final = 8
 """Of the launcher: itself, init, a witness, connections that the broker makes. They count, and the limit is the
 payload's; its passing is seen by looking."""
 
@@ -201,7 +202,7 @@ def _make_v1(mounts: dict[str, tuple[Path, str]], limits: Limits, wanted: frozen
                 with contextlib.suppress(OSError):
                     _write(directory / "memory.memsw.limit_in_bytes", limits.memory_bytes or MOST)
             else:
-                _write(directory / "pids.max", (limits.processes or 0) + SPARE_TASKS)
+                _write(directory / "pids.max", (limits.processes or 0) + OWN_TASKS)
     except OSError:
         Group(tuple(made)).close()
         return None

@@ -1,8 +1,8 @@
 """Limits of a run, and a meter of what its processes use.
 
 What the kernel counts for all processes together it counts in a control group (``group.py``). Where there is none,
-:class:`Meter` looks at the processes, ten to fifty times a second: at resident memory rather than address space, which
-numerical libraries reserve without using it.
+:class:`Meter` looks at the processes, a hundred times a second at first and then ten: at resident memory rather than
+address space, which numerical libraries reserve without using it.
 """
 
 from __future__ import annotations
@@ -59,6 +59,19 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise UsageError(f"no limit {name!r}", hint=f"known: {', '.join(known)}")
             if getattr(self, name) is None:
                 raise UsageError(f"cannot require {name}: it is not set")
+
+
+def limits_of(given: object) -> Limits:
+    """Return limits as a caller gives them; None is the usual ones.
+
+    Raises:
+        UsageError: they are something else.
+    """
+    if given is None:
+        return Limits()
+    if not isinstance(given, Limits):
+        raise UsageError(f"bad limits: {type(given).__name__}", hint="vsbox.Limits(...)")
+    return given
 
 
 MOST: Final = 1 << 62

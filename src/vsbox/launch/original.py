@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from vsbox.errors import UsageError
+from vsbox.errors import UsageError, VsboxError
 from vsbox.launch.files import DIRECTORY, MAKE, MOST_ENTRIES, READ, Walk, identity_of, mark_of, opened_directory
 from vsbox.launch.limits import BYTES_OF_ENTRY, count_bytes
 
@@ -50,6 +50,7 @@ def copy_into(original: Original, name: str, target: str, most_bytes: int) -> No
 
     Raises:
         UsageError: it is larger than the private areas may be, or not all of it can be read.
+        VsboxError: there is no room for it.
     """
     large = f"cannot copy {name}: it is larger than {most_bytes} bytes"
     if any(total > most_bytes for total in count_bytes(Path(name), to_copy=True)):
@@ -60,7 +61,9 @@ def copy_into(original: Original, name: str, target: str, most_bytes: int) -> No
     except OSError as error:
         if error.errno == errno.EFBIG:
             raise UsageError(large, hint="raise limits.disk_bytes") from error
-        raise UsageError(f"cannot copy {name}: not all of it can be read") from error
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise VsboxError(f"cannot copy {name}: {error.strerror}", hint=f"make room in {target}") from error
+        raise UsageError(f"cannot copy {name}: not all of it can be read ({error.strerror})") from error
     finally:
         os.close(root)
 
@@ -83,7 +86,7 @@ class _Copying:
             if stat.S_ISDIR(status.st_mode):
                 directories.append((path, status))
         if not walk.is_complete:
-            raise OSError(errno.EACCES, "not all of it can be read")
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         for path, status in reversed(directories):  # what is in it first, for it may be closed to ourselves then
             with opened_directory(self._target, tuple(filter(None, path.split("/")))) as target:
                 _make_alike(target, status)

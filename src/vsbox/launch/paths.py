@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from vsbox.errors import PolicyError, UsageError
-from vsbox.launch.files import DIRECTORY, READ, Content, opened_directory
+from vsbox.launch.files import DIRECTORY, READ, opened_directory
 
 MOST_REMEMBERED: Final = 10_000
 MOST_LINKS: Final = 40
@@ -111,10 +111,3 @@ def read_file(path: str | os.PathLike[str], written: Iterable[str] = ()) -> byte
         raise UsageError(f"cannot use {os.fspath(path)}: it is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
         return bytes(file.read())
-
-
-def content_of(given: Content, written: Iterable[str] = ()) -> bytes:
-    """Return what is to be in a file: bytes, text, or what a file of the caller's holds (``read_file``)."""
-    if isinstance(given, os.PathLike):
-        return read_file(given, written)
-    return given.encode() if isinstance(given, str) else bytes(given)

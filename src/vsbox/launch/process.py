@@ -28,6 +28,8 @@ from vsbox.launch.result import LimitHit, Outcome, Usage
 from vsbox.launch.streams import Output, Pipes, Sink, bytes_in
 
 CHUNK_BYTES: Final = 1 << 16
+SECONDS_TO_START: Final = 60.0
+"""For the launcher to make what the code inside is to find."""
 SECONDS_TO_END: Final = 5.0
 """For the launcher to end what is inside, before it is killed itself."""
 SHORTEST_LOOK, LONGEST_LOOK = 0.008, 0.1
@@ -184,12 +186,19 @@ class Running:
 
     # ---- the launcher ----
 
-    def wait_for_directories(self, deadline: float) -> None:
-        """Wait until the launcher has handed its directories over, or has failed to."""
+    def wait_for_directories(self, timeout: float | None = None) -> None:
+        """Wait until the launcher has handed its directories over, has failed to, or the run has had its time.
+
+        Raises:
+            LauncherError: it does neither.
+        """
+        deadline = self.started + min(timeout or SECONDS_TO_START, SECONDS_TO_START)
         while not self.control.has_directories and not self._is_launcher_gone() and time.monotonic() < deadline:
             _wait_for_any((self.control.fileno(), self._launcher), deadline - time.monotonic())
             if not self.control.hear():
-                break
+                return
+        if not self.control.has_directories and time.monotonic() >= self.started + SECONDS_TO_START:
+            raise LauncherError(f"cannot start: nothing is ready after {SECONDS_TO_START:.0f} s")
 
     def _is_launcher_gone(self) -> bool:
         """Tell whether it has ended, and all inside with it.

@@ -43,7 +43,10 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class LimitHit(msgspec.Struct, frozen=True):
-    """The limit that ended a run: its name in :class:`~vsbox.launch.limits.Limits`, its value, and what was used."""
+    """The limit that ended a run: its name in :class:`~vsbox.launch.limits.Limits`, its value, and what was used.
+
+    ``answer``: the inside of a session has said what it never says, in ``used`` bytes.
+    """
 
     name: str
     limit: float

@@ -1,4 +1,4 @@
-"""The directory of the host that holds what is private to a run where nothing can be mounted."""
+"""Directories of the host that are there for one process, and go with it: also where it is killed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,20 @@ SCRATCH: Final = "vsbox-run-"
 
 
 def make_scratch(stack: contextlib.ExitStack) -> str:
-    """Make a directory of the host for what is private; locked, so that it is known to be in use."""
-    sweep()
-    scratch = tempfile.mkdtemp(prefix=SCRATCH, dir=os.path.realpath(tempfile.gettempdir()))
+    """Make a directory for what is private to a run where nothing can be mounted."""
+    scratch, lock = make_locked(stack, os.path.realpath(tempfile.gettempdir()), SCRATCH)
+    for name in ("home", "tmp", "work"):
+        os.mkdir(name, 0o700, dir_fd=lock)
+    return scratch
+
+
+def make_locked(stack: contextlib.ExitStack, place: str, prefix: str) -> tuple[str, int]:
+    """Make a directory, and return it with a descriptor of it; locked, so that it is known to be in use.
+
+    Removed in the end, whatever code inside has put there, or by the next process that makes one.
+    """
+    sweep(place, prefix)
+    scratch = tempfile.mkdtemp(prefix=prefix, dir=place)
     try:
         lock = os.open(scratch, DIRECTORY)
     except BaseException:
@@ -30,15 +41,13 @@ def make_scratch(stack: contextlib.ExitStack) -> str:
     stack.callback(os.close, lock)
     stack.callback(remove_tree, scratch, lock)
     fcntl.flock(lock, fcntl.LOCK_EX)  # type: ignore[attr-defined,unused-ignore]
-    for name in ("home", "tmp", "work"):
-        os.mkdir(name, 0o700, dir_fd=lock)
-    return scratch
+    return scratch, lock
 
 
-@functools.lru_cache(maxsize=1)
-def sweep() -> None:
+@functools.cache
+def sweep(place: str, prefix: str) -> None:
     """Remove what programs that were killed left behind; once in the life of a process."""
-    for path in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
+    for path in Path(place).glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             if path.lstat().st_mtime > time.time() - SECONDS_TO_LOCK:
                 continue

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from vsbox.errors import SessionError, VsboxError
+from vsbox.errors import SessionError, UsageError, VsboxError
 from vsbox.launch import cell, paths
 from vsbox.launch import files as trees
+from vsbox.launch.arguments import check_timeout, items_of, mapping_of, path_of, paths_of, variables_of
 from vsbox.launch.channel import Channel
-from vsbox.launch.limits import Limits
+from vsbox.launch.contents import content_of, put_content
+from vsbox.launch.limits import Limits, limits_of
 from vsbox.launch.process import Running
 from vsbox.launch.reply import Answer, Reply, reply_to
 from vsbox.launch.result import LimitHit, Outcome
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 WORKER: Final = Path(__file__).with_name("worker.py")
 KEPT_INSIDE: Final = 4
 """``native/cell.c``, FD_KEPT."""
-SECONDS_TO_START: Final = 60.0
 SECONDS_TO_INTERRUPT: Final = 1.0
 """For code to end after KeyboardInterrupt; a session whose code does not is ended."""
 
@@ -69,12 +70,13 @@ class Sandbox:
         on_stdout: Callable[[bytes], object] | None = None,
         on_stderr: Callable[[bytes], object] | None = None,
     ) -> None:
-        self._limits = limits or Limits()
-        write = tuple(write)
+        self._limits = limits_of(limits)
+        read, write = paths_of("read", read), paths_of("write", write)
+        workdir = None if workdir is None else path_of("workdir", workdir)
         self._granted = tuple(paths.follow(path)[0] for path in (*([] if workdir is None else [workdir]), *write))
         resolve = functools.partial(paths.resolve, written=self._granted)
         self._wanted = cell.Wanted(
-            packages=None if packages is None else os.fspath(packages),
+            packages=None if packages is None else resolve(path_of("packages", packages)),
             workdir=None if workdir is None else resolve(workdir),
             mount_point=mount_point,
             network=network,
@@ -82,11 +84,13 @@ class Sandbox:
             write=tuple(map(resolve, write)),
             limits=msgspec.structs.replace(self._limits, cpu_seconds=None),  # the kernel would count all calls
             backend=backend,
-            allow_degraded=tuple(allow_degraded),
+            allow_degraded=items_of("allow_degraded", allow_degraded),
         )
-        self._variables = {"MPLBACKEND": "Agg", **(env or {}), "VSBOX_SESSION": str(KEPT_INSIDE)}
-        self._files = dict(files or {})
+        self._variables = {"MPLBACKEND": "Agg", **variables_of(env), "VSBOX_SESSION": str(KEPT_INSIDE)}
+        self._files = mapping_of("files", files)
         self._sinks = (on_stdout, on_stderr)
+        if not all(sink is None or callable(sink) for sink in self._sinks):
+            raise UsageError("bad on_stdout or on_stderr: it is no function")
         self._stack = contextlib.ExitStack()
         self._owner = os.getpid()
         self._lock = threading.RLock()
@@ -144,7 +148,7 @@ class Sandbox:
                 )
             stack.callback(running.close)
             if prepared.exports:
-                running.wait_for_directories(time.monotonic() + SECONDS_TO_START)
+                running.wait_for_directories()
                 cell.watch_private_areas(running, self._limits.disk_bytes)
             self._channel = Channel(running, ours, take=self._take, sent=functools.partial(self._note_sent, running))
             stack.callback(self._channel.close)
@@ -154,7 +158,7 @@ class Sandbox:
         _OPEN.add(self)
         try:
             for name, data in self._files.items():
-                self.put(name, data)
+                put_content(self._root(), name, content_of(name, data, self._granted))
         except BaseException:
             self._end()
             raise
@@ -260,6 +264,7 @@ class Sandbox:
 
         Raises:
             SessionError: the session has ended before.
+            UsageError: the arguments make no sense.
         """
         return self._run_until(threading.Event(), code, timeout=timeout, limits=limits)
 
@@ -268,6 +273,10 @@ class Sandbox:
     ) -> Reply:
         """Do the same, unless and until another thread hands this event to :meth:`_interrupt`."""
         self._started()
+        if not isinstance(code, str):
+            raise UsageError(f"bad code: {type(code).__name__}, which is no text")
+        check_timeout(timeout)
+        limits_of(limits)
         with self._use():
             running = self._started()
             self._interrupted, self._is_sent = interrupted, False
@@ -404,8 +413,13 @@ class Sandbox:
         return self._directory
 
     def put(self, name: str, data: trees.Content) -> None:
-        """Write a file below the working directory: bytes, text, or what a file of ours holds."""
-        trees.put_file(self._root(), name, paths.content_of(data, self._granted))
+        """Write a file below the working directory: bytes, text, or what a file of ours holds.
+
+        Raises:
+            OSError: it cannot be written there; links are not followed.
+            UsageError: ``name`` is no path below it, or ``data`` none of these.
+        """
+        trees.put_file(self._root(), name, content_of(name, data, self._granted))
 
     def get(self, name: str) -> bytes:
         """Return what a file below the working directory holds; links are not followed.

@@ -19,11 +19,9 @@ class Output:
 
     sink: Sink = None
     kept: bytearray = field(default_factory=bytearray)
-    total: int = 0
 
     def take(self, data: bytes, room: int) -> None:
         """Take a piece, of which ``room`` bytes may still be kept."""
-        self.total += len(data)
         if callable(self.sink):
             self.sink(data)
         else:

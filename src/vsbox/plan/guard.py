@@ -45,8 +45,10 @@ def _grants(plan: Plan) -> Iterator[tuple[str, str]]:
                 yield "write" if step.flags & BIND_WRITABLE else "read", step.target
             case steps.Tmpfs():
                 yield "read" if step.target == "/" else "write", step.target
-            case steps.Overlay() | steps.Proc() | steps.Devpts():
-                yield "write" if isinstance(step, steps.Overlay) else "read", step.target
+            case steps.Overlay():
+                yield "write", step.target
+            case steps.Proc() | steps.Devpts():
+                yield "read", step.target
             case steps.Project():
                 yield "write", step.path
             case steps.Mask():

@@ -97,7 +97,7 @@ O_DIRECTORY: Final = {"x86_64": 0o200000, "aarch64": 0o40000}
 
 HEAD: Final = struct.Struct("<iIIIIIQ6Q32s")
 """What the launcher sends of each call first (``struct observation`` in ``native/broker.h``): kind, number, thread,
-process, parent, nothing, Unix time in ns, arguments, name of the program."""
+process, parent, whether its memory was not seen, Unix time in ns, arguments, name of the program."""
 _NAMES: Final[dict[str, dict[int, str]]] = {}
 
 

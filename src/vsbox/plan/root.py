@@ -90,7 +90,7 @@ def device_steps(c: Compilation) -> Iterator[Step]:
     """Yield the few devices that programs need, terminals and shared memory of its own."""
     for name in system.DEVICES:
         if c.facts.path(f"/dev/{name}").kind == "device":
-            yield steps.Bind(f"/dev/{name}", f"/dev/{name}", BIND_WRITABLE | BIND_DEVICE)
+            yield steps.Bind(f"/dev/{name}", f"/dev/{name}", BIND_DEVICE)
     yield steps.Devpts("/dev/pts")
     yield steps.Tmpfs("/dev/shm", c.policy.limits.shm_bytes, 0o1777)
     for path, text in system.DEVICE_LINKS:
@@ -117,7 +117,7 @@ def grant_steps(c: Compilation, own: Mapping[str, Step] = MappingProxyType({})) 
     for path in c.gpu_views():
         binds[path] = steps.Bind(path, path, 0)
     for path in c.gpus():
-        binds[path] = steps.Bind(path, path, BIND_WRITABLE | BIND_DEVICE)
+        binds[path] = steps.Bind(path, path, BIND_DEVICE)
     for grant in c.grants:
         binds[grant.path] = _bind_grant(c, grant)
     binds |= mounts.bound_steps(c.mapped, c.facts, frozenset(binds))

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 extern char **environ;
-enum { FD_CONTROL_OF_CELL = 3, FD_KEPT = 4, OUT_OF_THE_WAY = 64, FIRST_WORD = 7 };
+enum { FD_CONTROL_OF_CELL = 3, FD_KEPT = 4, OUT_OF_THE_WAY = 16, FIRST_WORD = 7 };
 
 static void load_cell(struct start *start, int fd)
 {

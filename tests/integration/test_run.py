@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import socket
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -294,6 +296,44 @@ def test_numpy_sized_reservations_do_not_count(tier: str) -> None:
     assert run(code, limits=Limits(memory_bytes=300 << 20), backend=tier).stdout == "reserved\n"
 
 
+GONE = """
+import os, sys, tempfile, vsbox
+place = tempfile.mkdtemp()
+os.chdir(place)
+os.rmdir(place)
+print(vsbox.run("print(1)", read=["/etc/hostname"], backend=sys.argv[1]).stdout)
+try:
+    vsbox.run("1", read=["x"])
+except vsbox.UsageError as error:
+    print(error)
+"""
+
+
+@tiers
+def test_the_working_directory_may_be_gone(tier: str) -> None:
+    done = subprocess.run([sys.executable, "-c", GONE, tier], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("1\n\ncannot use x: the working directory is gone\n", "")
+
+
+@tiers
+def test_python_may_be_started_by_a_link_from_anywhere(tier: str, tmp_path: Path) -> None:
+    (tmp_path / "python3").symlink_to(os.path.realpath(sys.executable))
+    path = os.pathsep.join(filter(None, sys.path))
+    code = f"import vsbox; print(vsbox.run('print(1)', backend={tier!r}).stdout, end='')"
+    argv, variables = [tmp_path / "python3", "-c", code], {"PYTHONPATH": path}
+    done = subprocess.run(argv, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+@tiers
+def test_long_code_is_as_short_code_is(tier: str) -> None:
+    code = "import sys, helper\nprint(sys.path[0] == '', sys.argv, helper.x, __name__)\n1 / 0\n"
+    files = {"helper.py": "x = 5"}
+    short, long = (run(text, files=files, backend=tier) for text in (code, code + "#" * 200_000))
+    assert short.stdout == long.stdout == "True ['-c'] 5 __main__\n"
+    assert 'File "<string>", line 3, in <module>' in long.stderr
+
+
 @tiers
 def test_refused_calls_are_named(tier: str) -> None:
     code = "import ctypes; c = ctypes.CDLL(None); c.ptrace(0, 0, 0, 0); c.unshare(0x10000000)"
@@ -348,6 +388,13 @@ BAD = {
     "a dict as limits": ({"code": "p", "limits": {"processes": 1}}, UsageError),
     "a long name": ({"code": "p", "files": {"a" * 300: ""}}, UsageError),
     "a file as a directory": ({"code": "p", "files": {"a": "", "a/b": ""}}, UsageError),
+    "a decimal as timeout": ({"code": "p", "timeout": Decimal(3)}, UsageError),
+    "a list as changes": ({"code": "p", "changes": []}, UsageError),
+    "a list as backend": ({"code": "p", "backend": []}, UsageError),
+    "text output": ({"code": "p", "stdout": io.StringIO()}, UsageError),
+    "output nowhere": ({"code": "p", "stdout": "/none/x"}, UsageError),
+    "a directory as output": ({"code": "p", "stdout": "/usr"}, UsageError),
+    "a directory as script": ({"script": "/usr"}, UsageError),
     "files to capture": ({"code": "p", "changes": "capture", "workdir": "/usr", "files": {"a": b""}}, UsageError),
 }
 

@@ -884,6 +884,83 @@ def test_a_run_is_not_held_open_by_a_child(tier: str, monkeypatch: pytest.Monkey
             os.waitpid(pid, 0)
 
 
+@tiers
+def test_links_that_came_with_a_change_set_are_not_followed(tier: str, directory: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("a canary")
+    changes = run(f"import os; os.symlink({str(secret)!r}, 'data')", workdir=directory, changes="capture").changes
+    assert changes is not None
+    changes.apply(directory)
+    options: list[dict[str, Any]] = [
+        {"files": {"x": directory / "data"}}, {"stdout": directory / "data"}, {"read": [directory / "data"]},
+    ]  # fmt: skip
+    for more in options:
+        with pytest.raises(PolicyError, match="could have made"):
+            run("print(1)", backend=tier, **more)
+    assert secret.read_text() == "a canary"
+
+
+@pytest.mark.parametrize("changes", ["keep", "capture"])
+@tiers
+def test_what_a_protected_name_leads_to_is_protected(tier: str, changes: Any, directory: Path) -> None:
+    (directory / "real.env").write_text("export A=1")
+    (directory / "store").mkdir()
+    (directory / ".envrc").symlink_to("real.env")
+    (directory / ".git").symlink_to(directory / "store")
+    (directory / ".env").symlink_to("/etc/hostname")
+    code = "for n in ('.envrc', 'store/hook', 'fine'):\n try: open(n, 'w').write('evil')\n except OSError: pass"
+    result = run(code, workdir=directory, changes=changes, backend=tier)
+    assert (result.outcome, result.stderr) == (Outcome.EXITED, "")
+    if changes == "capture":
+        assert result.changes is not None
+        assert {c.path for c in result.changes.changes if c.is_protected} == {"real.env", "store/hook"}
+        with pytest.raises(ConflictError, match="would execute"):
+            result.changes.apply(directory)
+    else:
+        assert result.files.protected == (() if tier == "native" else ("real.env", "store/hook"))
+    assert (directory / "fine").exists() == (changes == "keep")
+    if changes == "capture" or tier == "native":
+        assert (directory / "real.env").read_text() == "export A=1"
+        assert not (directory / "store" / "hook").exists()
+
+
+NAMELESS = "import os\nf = open('x', 'wb')\nos.unlink('x')\nwhile True: f.write(bytes(1 << 20)); f.flush()"
+
+
+def test_files_without_a_name_count_as_disk_without_namespaces() -> None:
+    result = run(NAMELESS, limits=Limits(disk_bytes=50 << 20), timeout=20, backend="landlock")
+    assert (result.outcome, result.limit and result.limit.name) == (Outcome.DISK, "disk_bytes")
+
+
+@tiers
+def test_no_grant_tells_of_the_hosts_processes(tier: str) -> None:
+    for path in ("/proc", f"/proc/{os.getpid()}"):
+        with pytest.raises(PolicyError, match="every process"):
+            run("1", read=[path], backend=tier)
+
+
+BESIDE_A_FORK = """
+import os, sys, threading, time, vsbox
+def fork():
+    time.sleep(0.3)
+    if os.fork() == 0:
+        time.sleep(15)
+        os._exit(0)
+thread = threading.Thread(target=fork)
+thread.start()
+code = "import sys, time; time.sleep(0.6); print(len(sys.stdin.read()))"
+result = vsbox.run(code, stdin="x" * 500_000, backend=sys.argv[1], timeout=10)
+print(result.outcome.value, result.stdout, end="")
+"""
+
+
+@tiers
+def test_input_ends_whoever_forks_meanwhile(tier: str) -> None:
+    argv = [sys.executable, "-c", BESIDE_A_FORK, tier]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == "exited 500000\n"
+
+
 def _is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -11,11 +11,12 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 
-from vsbox import Outcome, Sandbox, SessionError, UsageError
+from vsbox import CannotEnforceError, LauncherError, Limits, Outcome, Sandbox, SessionError, UsageError
 from vsbox.launch.reply import Value
 
 tiers = pytest.mark.parametrize("tier", ["native", "landlock"])
@@ -69,7 +70,66 @@ def test_bad_calls_are_refused_and_change_nothing() -> None:
         assert (box.list(), box.alive, box.run("1 + 1").value) == ((), True, Value("int", "2", "2"))
 
 
+def test_required_limits_are_those_of_a_session() -> None:
+    with Sandbox() as box, pytest.raises(UsageError, match="one call"):
+        box.run("1", limits=Limits(memory_bytes=1 << 28, required=("memory_bytes",)))
+    limits = Limits(cpu_seconds=1, required=("cpu_seconds",))
+    with pytest.raises(CannotEnforceError, match="only be watched"), Sandbox(limits=limits):
+        pass
+
+
+def test_a_session_that_cannot_be_made_says_why() -> None:
+    with pytest.raises(LauncherError, match="/usr/lib/x"), Sandbox(backend="native", mount_point="/usr/lib/x"):
+        pass
+
+
+# ---- what comes back ----
+
+
+@tiers
+def test_text_that_is_none_is_shown_all_the_same(tier: str) -> None:
+    with Sandbox(backend=tier) as box:
+        reply = box.run("raise ValueError('bad \\udcff')")
+        assert (reply.error, reply.traceback.splitlines()[-1]) == ("ValueError", "ValueError: bad \\udcff")
+        reply = box.run("class A:\n    def __repr__(self): return '\\ud800'\nA()")
+        assert reply.value == Value("A", "\\ud800")
+        assert box.run("'\\ud800'").value.data == "\ud800"  # type: ignore[union-attr]
+
+
+@tiers
+def test_a_traceback_is_of_the_code_alone(tier: str) -> None:
+    with Sandbox(backend=tier) as box:
+        assert box.run("x = = 1").traceback.splitlines()[:2] == ['  File "<call 1>", line 1', "    x = = 1"]
+        lines = box.run("1 / 0").traceback.splitlines()
+        assert lines[:2] == ["Traceback (most recent call last):", '  File "<call 2>", line 1, in <module>']
+
+
+@tiers
+def test_what_the_code_defines_is_found_by_its_name(tier: str) -> None:
+    with Sandbox(backend=tier) as box:
+        box.run("import pickle\nclass A: pass\ndef f(x): return 2 * x")
+        assert box.run("pickle.loads(pickle.dumps(f))(2), type(pickle.loads(pickle.dumps(A()))).__name__").ok
+        if tier == "native":  # else there are no semaphores
+            code = "import multiprocessing as m\nwith m.get_context('fork').Pool(2) as p: v = p.map(f, [1, 2])\nv"
+            assert box.run(code).value == Value("list", "[2, 4]", "[2, 4]")
+
+
 # ---- closing ----
+
+
+@tiers
+def test_one_that_nobody_has_closed_ends_when_nobody_can_use_it(tier: str) -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    box = Sandbox(backend=tier).open()
+    pid = box.pid
+    gone = weakref.ref(box)
+    del box
+    with pytest.warns(ResourceWarning, match="never closed"):
+        gc.collect()
+    assert gone() is None
+    assert not os.path.exists(f"/proc/{pid}")
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
 
 CLOSED_BY_CALLBACK = """
 import sys, vsbox

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import io
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,6 +43,9 @@ LONGEST_ARGUMENT: Final = 100_000
 """Of code as an argument, in bytes: the kernel takes 128 KiB (execve(2), MAX_ARG_STRLEN). What is longer is put into a
 file."""
 CODE_FILE: Final = "code.py"
+READ_CODE: Final = "exec(compile(open({!r}, encoding='utf-8', errors='surrogateescape').read(), '<string>', 'exec'))"
+"""Python's own ``-c``, but for the length: the first place that modules are looked for in is the working directory."""
+CHANGES: Final = ("keep", "capture")
 
 
 def run(
@@ -232,8 +236,10 @@ class _Call:
             directory = self._open_workdir(prepared, stack)
             before = trees.Snapshot() if directory is None or prepared.original else _fill(directory, contents)
             argv = self._argv(prepared.environment.python, prepared)
-            if self._long_code is not None and not prepared.exports:
-                raise UsageError("cannot run code this long without namespaces", hint="give it as script")
+            if self._long_code is not None and prepared.scratch is not None:
+                temporary = paths.open_resolved(f"{prepared.scratch}/tmp", trees.DIRECTORY)
+                stack.callback(os.close, temporary)
+                put_content(temporary, CODE_FILE, self._long_code)
             running = cell.start(prepared, argv, limits, stdin=stdin, stdout=sinks[0], stderr=sinks[1])
             stack.callback(running.close)
             note(running)
@@ -266,7 +272,7 @@ class _Call:
         for word in () if self.code is None else (self.code,) if isinstance(self.code, str) else self.code:
             path_of("code", word)
         check_timeout(self.timeout)
-        if self.changes not in {"keep", "capture"}:
+        if self.changes not in CHANGES:
             raise UsageError(f"bad changes {self.changes!r}", hint="keep, capture")
         if self.changes == "capture" and self.workdir is None:
             raise UsageError("cannot capture changes without workdir: a private directory has none to keep")
@@ -293,7 +299,7 @@ class _Call:
             return (python, self._script_inside(prepared), *self.args)
         if isinstance(self.code, str):
             if self._long_code is not None:
-                return (python, f"{prepared.variables['TMPDIR']}/{CODE_FILE}")
+                return (python, "-c", READ_CODE.format(f"{prepared.variables['TMPDIR']}/{CODE_FILE}"))
             return (python, "-c", self.code)
         return tuple(map(os.fsdecode, self.code or ()))
 
@@ -322,6 +328,8 @@ class _Call:
         )
         is_writable = self.writable == "all" if named is None else workdir in named
         scripts = [] if self.script is None else [resolve(self.script)]
+        if not all(map(os.path.isfile, scripts)):
+            raise UsageError(f"cannot run {self.script}: it is not a file")
         scripts = [path for path in scripts if workdir is None or not is_below(path, workdir)]
         return cell.Wanted(
             packages=None if self.packages is None else resolve(self.packages),
@@ -383,6 +391,8 @@ def _sink(target: Target, stack: contextlib.ExitStack, granted: Iterable[str]) -
         return target
     if isinstance(target, (str, os.PathLike)):
         return stack.enter_context(os.fdopen(_create(target, granted), "wb")).write
+    if isinstance(target, io.TextIOBase):
+        raise UsageError("cannot write output to a text file: it is bytes", hint="give its buffer: sys.stdout.buffer")
     if hasattr(target, "write"):
         return target.write
     raise UsageError(f"bad target of output {target!r}", hint='"capture", "discard", a path, a file or a function')
@@ -393,7 +403,10 @@ def _create(path: str | os.PathLike[str], granted: Iterable[str]) -> int:
     real, links = paths.follow(path_of("target of output", path))
     paths.refuse_links(path, links, {*paths.WRITTEN, *granted} if links else ())
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK  # type: ignore[attr-defined,unused-ignore]
-    descriptor = paths.open_resolved(real, flags)
+    try:
+        descriptor = paths.open_resolved(real, flags)
+    except OSError as error:
+        raise UsageError(f"cannot write output to {real}: {error.strerror}") from error
     os.set_blocking(descriptor, True)  # type: ignore[attr-defined,unused-ignore]
     return descriptor
 

@@ -89,7 +89,8 @@ def bytes_of(name: str, value: object) -> bytes:
 def check_timeout(value: object) -> None:
     """Refuse what is no number of seconds."""
     try:
-        is_good = not isinstance(value, bool) and (value is None or 0 < value <= MOST_SECONDS)  # type: ignore[operator]
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        is_good = value is None or (is_number and 0 < value <= MOST_SECONDS)  # type: ignore[operator]
     except TypeError:
         is_good = False
     if not is_good:

@@ -110,7 +110,7 @@ class _Reader:
         self.upper, self.lower = upper, original.directory
         self.found: list[Change] = []
         self.is_complete = original.is_complete
-        self._entries, self._closed = original.entries, original.closed
+        self._entries, self._closed, self._linked = original.entries, original.closed, original.linked
         self._sorted = sorted(original.entries)
         self._removed: set[str] = set()
         self._room = self._room_for_old = most_bytes
@@ -206,7 +206,7 @@ class _Reader:
     def result(self, method: Literal["overlay", "copy"]) -> ChangeSet:
         """Return what was noted."""
         status = os.fstat(self.lower)
-        protected = protected_after(self.found, self._entries.__contains__)
+        protected = protected_after(self.found, self._entries.__contains__, self._linked)
         changes = (
             msgspec.structs.replace(change, is_protected=True) if change.path in protected else change
             for change in self.found

@@ -23,10 +23,11 @@ from vsbox.launch.arguments import text_of
 from vsbox.launch.environment import Environment, find_environment
 from vsbox.launch.files import DIRECTORY
 from vsbox.launch.group import Group, make_group
-from vsbox.launch.limits import EXACT_BY_GROUP, PAGE, WATCHED, DiskMeter, Limits
+from vsbox.launch.limits import EXACT_BY_GROUP, PAGE, WATCHED, DiskMeter, Limits, all_tasks
 from vsbox.launch.original import Original, copy_into, note_entries
 from vsbox.launch.paths import open_resolved, remember_written
 from vsbox.launch.process import Command, Running
+from vsbox.launch.protected import linked_place
 from vsbox.launch.scratch import make_scratch
 from vsbox.launch.streams import Sink
 from vsbox.plan.cell import CELL_ROOT, HOME, Cell, compile_cell
@@ -70,7 +71,7 @@ def choose_tier(backend: str, facts: HostFacts) -> Tier:
         UsageError: no such backend for runs.
         CannotEnforceError: it does not work here.
     """
-    if backend not in {"auto", *BACKENDS}:
+    if backend not in ("auto", *BACKENDS):
         raise UsageError(f"no backend {backend!r} for runs", hint=f"auto, {', '.join(BACKENDS)}")
     if backend != "auto":
         return choose(backend, facts).backend.tier
@@ -166,14 +167,23 @@ if hasattr(os, "register_at_fork"):
 
 
 def protected_names(directory: str) -> list[str]:
-    """Return what lies in a directory that the user's own tools would execute, links left out: environments as well.
+    """Return what lies in a directory that the user's own tools would execute: environments as well.
+
+    A link cannot be mounted on: what it leads to in there is returned in its place.
 
     Raises:
         UsageError: there is more of it than can be mounted in good time: an earlier run may have made it.
     """
-    with os.scandir(directory) as entries:
-        known = (e for e in entries if not e.is_symlink())
-        found = sorted(e.name for e in known if is_protected_name(e.name) or os.path.lexists(f"{e.path}/pyvenv.cfg"))
+    descriptor = os.open(directory, DIRECTORY)
+    try:
+        with os.scandir(directory) as entries:
+            names = {e.name: e.is_symlink() for e in entries}
+        links = {linked_place(descriptor, name) for name, is_link in names.items() if is_link}
+    finally:
+        os.close(descriptor)
+    real = {name for name, is_link in names.items() if not is_link}
+    own = {name for name in real if is_protected_name(name) or os.path.lexists(f"{directory}/{name}/pyvenv.cfg")}
+    found = sorted(own | {place for place in links if place and os.path.lexists(f"{directory}/{place}")})
     if len(found) > MOST_PROTECTED:
         raise UsageError(
             f"cannot use {directory} as the working directory: more than {MOST_PROTECTED} names in it are protected",
@@ -201,14 +211,14 @@ def _policy(
     if scratch is not None:
         write.append(scratch)
     limits = wanted.limits
-    own_users = tier is Tier.NAMESPACES  # else the kernel would count all processes of the user
+    others = 0 if tier is Tier.NAMESPACES else all_tasks()  # the kernel counts all of a user, also those outside
     kernel = KernelLimits(
         tmp_bytes=limits.disk_bytes,
         shm_bytes=limits.disk_bytes,
         cpu_seconds=None if limits.cpu_seconds is None else int(limits.cpu_seconds) + 1,
         file_bytes=limits.file_bytes,
         open_files=limits.open_files,
-        processes=limits.processes + SPARE_TASKS if limits.processes is not None and own_users else None,
+        processes=None if limits.processes is None else limits.processes + SPARE_TASKS + others,
     )
     document: dict[str, Any] = {
         "venv_root": CELL_ROOT, "preset": "strict", "network": wanted.network, "allowed_paths": sorted(set(write)),
@@ -396,7 +406,7 @@ def start(
     )
     if prepared.scratch is not None:
         meter = DiskMeter(Path(prepared.scratch))
-        running.watch_disks(lambda: (float(meter.look()), float(limits.disk_bytes)))
+        running.watch_disks(lambda: (float(meter.look(running.payload())), float(limits.disk_bytes)))
     return running
 
 

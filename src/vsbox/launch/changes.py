@@ -12,7 +12,7 @@ import difflib
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import PurePosixPath
 from typing import Final, Literal
 
@@ -20,6 +20,7 @@ import msgspec
 
 from vsbox.errors import ConflictError, UsageError, VsboxError
 from vsbox.launch import paths
+from vsbox.launch.arguments import path_of, paths_of
 from vsbox.launch.files import DIRECTORY, MAKE, Changes, check_name, identity_of, opened_directory, text_of
 from vsbox.launch.protected import Protected
 from vsbox.plan.steps import printable
@@ -75,7 +76,8 @@ class ChangeSet(msgspec.Struct, frozen=True):
     def patch(self, paths: Iterable[str] | None = None) -> str:
         """Return a unified diff; what is no text is only named."""
         wanted = None if paths is None else set(paths)
-        return "".join(_patch(change) for change in self.changes if wanted is None or change.path in wanted)
+        shown = (c for c in self.changes if wanted is None or not wanted.isdisjoint({c.path, text_of(c.path)}))
+        return "".join(map(_patch, shown))
 
     def apply(
         self, directory: str | os.PathLike[str], *, only: Iterable[str] | None = None, allow_protected: bool = False
@@ -91,7 +93,12 @@ class ChangeSet(msgspec.Struct, frozen=True):
         chosen = self._choose(only)
         if not self.is_complete:
             raise ConflictError("cannot apply these changes: not all of them could be read", hint="raise disk_bytes?")
-        root = paths.open_resolved(paths.resolve(directory), DIRECTORY)
+        real = paths.resolve(path_of("directory", directory))
+        try:
+            root = paths.open_resolved(real, DIRECTORY)
+        except OSError as error:
+            raise UsageError(f"cannot apply to {real}: {error.strerror}") from error
+        paths.remember_written([real])  # the links among these changes were made by code inside
         try:
             status = os.fstat(root)
             if self.directory not in {None, (status.st_dev, status.st_ino)}:
@@ -122,7 +129,8 @@ class ChangeSet(msgspec.Struct, frozen=True):
     def _choose(self, only: Iterable[str] | None) -> tuple[Change, ...]:
         if only is None:
             return self.changes
-        wanted = set(only)
+        known = {text_of(change.path): change.path for change in self.changes}  # as ``files`` has them
+        wanted = {known.get(name, name) for name in paths_of("only", only)}
         unknown = wanted - {change.path for change in self.changes}
         if unknown:
             raise UsageError(f"cannot apply {min(unknown)}: nothing changed there")
@@ -131,11 +139,13 @@ class ChangeSet(msgspec.Struct, frozen=True):
         return tuple(c for c in self.changes if c.path in wanted or c.path in made)
 
 
-def protected_after(changes: Iterable[Change], was_there: Callable[[str], bool]) -> Protected:
+def protected_after(
+    changes: Iterable[Change], was_there: Callable[[str], bool], linked: Collection[str] = ()
+) -> Protected:
     """Return what is protected in a tree after these changes."""
     made = {change.path for change in changes if change.kind != "deleted"}
     gone = {change.path for change in changes if change.kind == "deleted"}
-    return Protected(lambda path: path in made or (path not in gone and was_there(path)))
+    return Protected(lambda path: path in made or (path not in gone and was_there(path)), linked)
 
 
 # ---- patches ----

@@ -120,6 +120,8 @@ def _running_environment() -> Environment:
     libraries = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
     directory, name = os.path.split(sys.executable)  # as it was called: ".." may lead through what is not there inside
     python = os.path.join(os.path.realpath(directory), name)
+    if not any(is_below(python, os.path.realpath(tree)) for tree in (*trees, "/usr")):
+        python = real  # a link to it, from a place that is not there inside
     return Environment(python, _interpreter(real, trees, libraries), os.path.realpath(sys.prefix))
 
 

@@ -20,7 +20,7 @@ import msgspec
 
 from vsbox.errors import UsageError
 from vsbox.launch import arguments
-from vsbox.launch.protected import Protected
+from vsbox.launch.protected import Protected, linked_place
 
 DIRECTORY: Final = (
     os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -290,11 +290,15 @@ def mark_of(status: os.stat_result) -> tuple[int, ...]:
 
 
 class Snapshot(dict[str, "tuple[int, ...]"]):
-    """Path -> what tells a change: type, size, times, inode. ``is_complete``: nothing was left out."""
+    """Path -> what tells a change: type, size, times, inode. ``is_complete``: nothing was left out.
+
+    ``linked``: where links lead that are protected by their names.
+    """
 
     def __init__(self) -> None:
         self.is_complete = True
         self.directories: set[str] = set()
+        self.linked: set[str] = set()
 
     def holds(self, path: str) -> bool:
         """Tell whether there was something."""
@@ -313,6 +317,8 @@ def snapshot(root: int) -> Snapshot:
             found.directories.add(path)
         else:
             found[path] = mark_of(status)
+        if stat.S_ISLNK(status.st_mode) and (place := linked_place(root, path)):
+            found.linked.add(place)
     found.is_complete = walk.is_complete
     return found
 
@@ -328,7 +334,7 @@ def compare(before: Snapshot, after: Snapshot) -> Changes:
 
     created = after.keys() - before.keys()
     changed = {path for path in before.keys() & after.keys() if before[path] != after[path]}
-    protected = Protected(after.holds)
+    protected = Protected(after.holds, before.linked | after.linked)
     grown = {os.path.dirname(path) for path in after.directories - before.directories}
     suspects = created | changed | {os.path.join(path, "HEAD") for path in grown} & after.keys()
     return Changes(

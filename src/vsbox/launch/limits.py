@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,17 +173,39 @@ def _used_memory(pid: int) -> int:
     return sum(fields.get(key, 0) for key in (b"RssAnon", b"RssShmem", b"VmSwap", b"VmPTE"))
 
 
-def _memory_files(pids: list[int]) -> int:
-    """Return what files of memfd_create(2) hold that are open, whether they are mapped or not."""
-    sizes: dict[tuple[int, int], int] = {}
+def all_tasks() -> int:
+    """Return how many processes and threads this machine has, of all users. Source: proc_loadavg(5)."""
+    words = _read("/proc/loadavg").split()
+    return int(words[3].rpartition(b"/")[2]) if len(words) > 3 else 0
+
+
+def _open_files(pids: list[int]) -> Iterator[str]:
+    """Yield a name in /proc of each file that processes have open."""
     for pid in pids:
         with contextlib.suppress(OSError):
             for name in os.listdir(f"/proc/{pid}/fd"):
-                path = f"/proc/{pid}/fd/{name}"
-                with contextlib.suppress(OSError):
-                    if os.readlink(path).startswith("/memfd:"):
-                        status = os.stat(path)
-                        sizes[status.st_dev, status.st_ino] = status.st_blocks * 512  # type: ignore[attr-defined,unused-ignore]
+                yield f"/proc/{pid}/fd/{name}"
+
+
+def _memory_files(pids: list[int]) -> int:
+    """Return what files of memfd_create(2) hold that are open, whether they are mapped or not."""
+    sizes: dict[tuple[int, int], int] = {}
+    for path in _open_files(pids):
+        with contextlib.suppress(OSError):
+            if os.readlink(path).startswith("/memfd:"):
+                status = os.stat(path)
+                sizes[status.st_dev, status.st_ino] = status.st_blocks * 512  # type: ignore[attr-defined,unused-ignore]
+    return sum(sizes.values())
+
+
+def _nameless_files(pids: list[int], device: int) -> int:
+    """Return what regular files of a file system hold that are open and have no name any more."""
+    sizes: dict[int, int] = {}
+    for path in _open_files(pids):
+        with contextlib.suppress(OSError):
+            status = os.stat(path)
+            if status.st_dev == device and status.st_nlink == 0 and stat.S_ISREG(status.st_mode):
+                sizes[status.st_ino] = status.st_blocks * 512  # type: ignore[attr-defined,unused-ignore]
     return sum(sizes.values())
 
 
@@ -270,11 +293,18 @@ class DiskMeter:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._device = directory.stat().st_dev
         self._counting = count_bytes(directory)
         self._so_far, self._complete = 0, 0
 
-    def look(self) -> int:
-        """Return what it was when all of it had been counted, or what has been counted since, if that is more."""
+    def look(self, pids: list[int]) -> int:
+        """Return what it was when all of it had been counted, or what has been counted since, if that is more.
+
+        ``pids``: processes whose open files count as well where they have no name any more.
+        """
+        return self._named() + _nameless_files(pids, self._device)
+
+    def _named(self) -> int:
         latest = time.monotonic() + SECONDS_OF_LOOK
         for self._so_far in self._counting:  # noqa: B020 - it goes on where it was
             if time.monotonic() > latest:

@@ -15,6 +15,7 @@ from typing import Final
 from vsbox.errors import UsageError, VsboxError
 from vsbox.launch.files import DIRECTORY, MAKE, MOST_ENTRIES, READ, Walk, identity_of, mark_of, opened_directory
 from vsbox.launch.limits import BYTES_OF_ENTRY, count_bytes
+from vsbox.launch.protected import linked_place
 
 CHUNK_BYTES: Final = 1 << 20
 
@@ -23,7 +24,7 @@ class Original:
     """A directory, open, and what identifies each entry that it held: what a change of it is told by, later.
 
     ``closed``: directories that could not be listed. ``copied``: the entries of a copy as it was made.
-    ``is_complete``: there were not too many.
+    ``is_complete``: there were not too many. ``linked``: where links lead that are protected by their names.
     """
 
     def __init__(self, directory: int) -> None:
@@ -32,6 +33,13 @@ class Original:
         self.closed: set[str] = set()
         self.copied: dict[str, tuple[int, ...]] = {}
         self.is_complete = True
+        self.linked: set[str] = set()
+
+    def note(self, path: str, status: os.stat_result) -> None:
+        """Note an entry as it is."""
+        self.entries[path] = identity_of(status)
+        if stat.S_ISLNK(status.st_mode) and (place := linked_place(self.directory, path)):
+            self.linked.add(place)
 
 
 def note_entries(original: Original) -> None:
@@ -42,7 +50,7 @@ def note_entries(original: Original) -> None:
         if number >= MOST_ENTRIES:
             original.is_complete = False
             return
-        original.entries[path] = identity_of(status)
+        original.note(path, status)
 
 
 def copy_into(original: Original, name: str, target: str, most_bytes: int) -> None:
@@ -79,7 +87,7 @@ class _Copying:
         directories = [("", os.fstat(self._original.directory))]
         walk = Walk(self._original.directory)
         for path, status in walk:
-            self._original.entries[path] = identity_of(status)
+            self._original.note(path, status)
             *above, name = path.split("/")
             with opened_directory(self._target, tuple(above)) as target:
                 self._copy(path, name, status, walk.directory, target)

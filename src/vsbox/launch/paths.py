@@ -33,10 +33,16 @@ def follow(path: str | os.PathLike[str]) -> tuple[str, tuple[str, ...]]:
     Raises:
         UsageError: it is empty, or they lead in a circle.
     """
-    if not os.fspath(path):
+    given = os.path.expanduser(os.fspath(path))
+    if not given:
         raise UsageError("cannot use an empty path", hint="a dot is the working directory")
+    if not given.startswith("/"):
+        try:
+            given = os.path.join(os.getcwd(), given)
+        except OSError as error:
+            raise UsageError(f"cannot use {given}: the working directory is gone", hint="name all of it") from error
     place, links = "/", []
-    rest = [*reversed(os.path.join(os.getcwd(), os.path.expanduser(os.fspath(path))).split("/"))]
+    rest = [*reversed(given.split("/"))]
     while rest:
         part = rest.pop()
         if part == "..":

@@ -20,7 +20,7 @@ from typing import Final
 
 from vsbox.errors import LauncherError, VsboxError
 from vsbox.host.collect import find_launcher
-from vsbox.launch.control import GO, KILL, SIGNAL, Control
+from vsbox.launch.control import FAILED, GO, KILL, SIGNAL, Control
 from vsbox.launch.ending import Disks, End, disk_hit, judge_end, memory_end, raise_said
 from vsbox.launch.group import Group
 from vsbox.launch.limits import Limits, Meter, Sample
@@ -99,7 +99,8 @@ class Running:
         if isinstance(command.stdin, int):
             source = command.stdin
         elif command.stdin:
-            self._stdin, source = self._pipes.to_write()
+            self._stdin, source = self._pipes.to_write(len(self._input))
+            self._feed()
         self._own_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # type: ignore[attr-defined,unused-ignore]
         self.started = time.monotonic()
         try:
@@ -119,7 +120,7 @@ class Running:
         for descriptor, output in read.items():
             self.watch(descriptor, partial(self._read, descriptor, output))
         self._streams = read
-        if source >= 0 and not isinstance(command.stdin, int):
+        if self._input:
             self.watch(self._stdin, self._feed, writing=True)
         self.watch(self.control.fileno(), self._hear)
         self._selector.register(self._woken, selectors.EVENT_READ, self._cancelled)
@@ -173,6 +174,10 @@ class Running:
     def go(self) -> None:
         """Let a payload start that waits."""
         self.control.tell(GO)
+
+    def payload(self) -> list[int]:
+        """Return the processes inside."""
+        return self._meter.payload()
 
     def watch_disks(self, look: Disks) -> None:
         """Set what tells how much of the private areas is used, and how much there is."""
@@ -384,6 +389,15 @@ class Running:
             raise LauncherError("cannot tell how the run ended: its launcher was killed", hint="was memory short?")
         cpu = usage.cpu_seconds - self._cpu_before
         return judge_end(self.control.last, self.limits, self.group, usage, cpu_seconds=cpu, disks=self._disks)
+
+    def raise_failure(self) -> None:
+        """Raise what the launcher could not do, if that is how it ended.
+
+        Raises:
+            LauncherError: in the launcher's words.
+        """
+        if self.control.last is not None and self.control.last.kind == FAILED:
+            raise_said(self.control.last.text)
 
     def _raise_for_launcher(self) -> None:
         """Raise what the launcher said before it could say so by its socket: on standard error, as it always does."""

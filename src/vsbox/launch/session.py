@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -82,7 +83,7 @@ class Sandbox:
             network=network,
             read=tuple(map(resolve, read)),
             write=tuple(map(resolve, write)),
-            limits=msgspec.structs.replace(self._limits, cpu_seconds=None),  # the kernel would count all calls
+            limits=_of_all_calls(self._limits),
             backend=backend,
             allow_degraded=items_of("allow_degraded", allow_degraded),
         )
@@ -149,6 +150,8 @@ class Sandbox:
             stack.callback(running.close)
             if prepared.exports:
                 running.wait_for_directories()
+                if running.has_ended:
+                    running.reap()  # which says why
                 cell.watch_private_areas(running, self._limits.disk_bytes)
             self._channel = Channel(running, ours, take=self._take, sent=functools.partial(self._note_sent, running))
             stack.callback(self._channel.close)
@@ -230,6 +233,12 @@ class Sandbox:
         """End."""
         await self._async.close()
 
+    def __del__(self) -> None:
+        """End what nobody can end any more."""
+        if getattr(self, "_running", None) is not None and self._is_own:
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
+            self.close()
+
     def _started(self) -> Running:
         if self._running is None:
             raise SessionError("cannot use a session that is not open")
@@ -281,6 +290,7 @@ class Sandbox:
             running = self._started()
             self._interrupted, self._is_sent = interrupted, False
             if running.has_ended:
+                running.raise_failure()
                 raise SessionError("cannot use a session that has ended", hint="open another")
             try:
                 reply = self._call(running, code, timeout, self._limits_of_call(limits))
@@ -293,6 +303,8 @@ class Sandbox:
     def _limits_of_call(self, limits: Limits | None) -> Limits:
         """Return the limits of a call; of processor time those of the session count anew for each."""
         names = ("cpu_seconds", "idle_seconds", "memory_bytes", "processes", "output_bytes")
+        if limits is not None and limits.required:
+            raise UsageError("cannot require a limit of one call", hint="Sandbox(limits=Limits(required=...))")
         given = {name: value for name in names if (value := getattr(limits, name, None)) is not None}
         return msgspec.structs.replace(self._limits, **given)
 
@@ -432,6 +444,13 @@ class Sandbox:
     def list(self) -> tuple[str, ...]:
         """Return every file below the working directory, sorted."""
         return tuple(sorted(trees.snapshot(self._root())))
+
+
+def _of_all_calls(limits: Limits) -> Limits:
+    """Return what the kernel is to hold to: of processor time it would count all calls together."""
+    if "cpu_seconds" in limits.required:
+        return limits  # and that is refused
+    return msgspec.structs.replace(limits, cpu_seconds=None)
 
 
 _OPEN: Final[weakref.WeakSet[Sandbox]] = weakref.WeakSet()

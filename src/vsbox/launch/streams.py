@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import os
 import termios
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
+
+F_SETPIPE_SZ: Final = 1031
+USUAL_BYTES: Final = 1 << 16
+MOST_BYTES: Final = 1 << 20
+"""Of a pipe, where nobody has set another limit. Source: pipe(7)."""
 
 Sink = Callable[[bytes], object] | int | None
 """What is done with output: None keeps it, a descriptor is given to the payload as it is."""
@@ -42,11 +49,19 @@ class Pipes:
         self._handed.append(theirs)
         return ours, theirs
 
-    def to_write(self) -> tuple[int, int]:
-        """Return a pipe: the end that is written here, and the one handed over."""
+    def to_write(self, size: int) -> tuple[int, int]:
+        """Return a pipe: the end that is written here, and the one handed over.
+
+        It holds ``size`` bytes if it may. Then all is written before the start, and no child that another thread forks
+        meanwhile keeps it open.
+        """
         theirs, ours = os.pipe()
         self._ours.append(ours)
         self._handed.append(theirs)
+        os.set_blocking(ours, False)  # type: ignore[attr-defined,unused-ignore]
+        if size > USUAL_BYTES:
+            with contextlib.suppress(OSError):  # more than this user may have
+                fcntl.fcntl(ours, F_SETPIPE_SZ, min(size, MOST_BYTES))  # type: ignore[attr-defined,unused-ignore]
         return ours, theirs
 
     def above_streams(self, descriptor: int) -> int:

@@ -26,14 +26,19 @@ SECONDS_TO_COME = 0.2
 """For SIGINT, from the caller through the launcher."""
 
 
+def plain(text):
+    """Return text that is no more than text: half a surrogate pair has no place in JSON."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def shown(value):
     """Return what is told of a value: its type, its text, and itself if JSON can hold it."""
-    told = {"type": type(value).__name__[:MOST_TEXT]}
+    told = {"type": plain(type(value).__name__)[:MOST_TEXT]}
     try:
         text = repr(value)
     except Exception as error:
         text = "<repr failed: %s>" % type(error).__name__
-    told["text"] = text[:MOST_TEXT]
+    told["text"] = plain(text[:MOST_TEXT])[:MOST_TEXT]
     try:
         data = json.dumps(value, allow_nan=False)
         if len(data) <= MOST_DATA and json.loads(data) == value:
@@ -138,16 +143,19 @@ def perform(code, name, space, interrupts):
         for label, media, data in artifacts(value):
             if len(found) < MOST_ARTIFACTS and len(data) <= min(MOST_DATA, room):
                 room -= len(data)
-                found.append({"name": label[:200], "media": media, "data": base64.b64encode(data).decode("ascii")})
+                encoded = base64.b64encode(data).decode("ascii")
+                found.append({"name": plain(label)[:200], "media": media, "data": encoded})
         return {"kind": "value", "value": None if value is None else shown(value), "artifacts": found}
     except SystemExit as error:
         return {"kind": "exit", "status": error.code if isinstance(error.code, int) else 0 if error.code is None else 1}
     except KeyboardInterrupt:
         return {"kind": "interrupted"}
     except BaseException as error:
-        frames = error.__traceback__.tb_next if error.__traceback__ else None
-        text = "".join(traceback.format_exception(type(error), error, frames))
-        return {"kind": "error", "type": type(error).__name__[:MOST_TEXT], "text": text[-MOST_TEXT:]}
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename != name:  # this function, and the parser
+            frames = frames.tb_next
+        text = plain("".join(traceback.format_exception(type(error), error, frames)))
+        return {"kind": "error", "type": plain(type(error).__name__)[:MOST_TEXT], "text": text[-MOST_TEXT:]}
 
 
 def receive(channel, interrupts):
@@ -177,7 +185,10 @@ def send(channel, answer):
 
 def main(channel):
     """Answer requests until there are no more."""
-    space = {"__name__": "__main__", "__builtins__": __builtins__}
+    own = sys.modules["__main__"]
+    module = sys.modules["__main__"] = type(own)("__main__")  # where pickle looks for what the code defines
+    space = module.__dict__
+    space["__builtins__"] = __builtins__
     number = 0
     pid = os.getpid()
     interrupts = Interrupts(channel)

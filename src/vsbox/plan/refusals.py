@@ -111,6 +111,11 @@ def _check_grant(c: Compilation, grant: Grant) -> None:
             f"cannot grant {grant.path}: it goes through a symbolic link to {fact.real}",
             hint="name the real path, if that is what you mean",
         )
+    if grant.access is not Access.HIDDEN and is_below(grant.path, "/proc") and c.situation.confines:
+        raise PolicyError(
+            f"cannot grant {grant.path}: it tells of every process of the host",
+            hint="code inside has a /proc of its own",
+        )
     if grant.access is not Access.HIDDEN and is_below(c.box.root, grant.path):
         _check_ancestor(c, grant)
     if is_below(grant.path, c.box.root):

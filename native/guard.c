@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -44,17 +45,19 @@ static bool is_same(const struct content *ours, const struct content *theirs)
 
 void check_same(const struct start *start)
 {
+    char advice[4200];
+    snprintf(advice, sizeof advice, "put it back: vsbox sync %s", start->root);
     for (uint32_t i = 0; i < start->plan.count; i++) {
         const struct record *r = &start->plan.records[i];
         struct content ours, theirs;
         if (r->op != OP_SAME)
             continue;
         if (!read_whole(record_string(r, 0), &ours))
-            fail_errno("make it anew: vsbox sync", "cannot read %s", record_string(r, 0));
+            fail_errno(advice, "cannot read %s", record_string(r, 0));
         if (!read_whole(record_string(r, 1), &theirs))
-            fail_errno("code inside took it away; put it back: vsbox sync", "cannot read %s", record_string(r, 1));
+            fail_errno(advice, "cannot read %s, which code inside took away", record_string(r, 1));
         if (!is_same(&ours, &theirs))
-            fail(EXIT_OWN_FAILURE, "code inside changed it; put it back: vsbox sync", "cannot trust %s", record_string(r, 1));
+            fail(EXIT_OWN_FAILURE, advice, "cannot trust %s, which code inside changed", record_string(r, 1));
         munmap(ours.bytes, ours.size);
         munmap(theirs.bytes, theirs.size);
     }

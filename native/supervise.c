@@ -107,8 +107,12 @@ static void end_reporter(void)
     struct pollfd end = {.fd = sys_pidfd_open(reporter_process), .events = POLLIN};
     if (end.fd < 0 || poll(&end, 1, REPORTER_MS) == 0)
         kill(reporter_process, SIGKILL);
-    if (wait_for_python(reporter_process) != 0)
-        fputs("vsbox: the report of this run is not complete\n", stderr);
+    if (wait_for_python(reporter_process) == 0)
+        return;
+    struct sigaction before, ignored = {.sa_handler = SIG_IGN}; /* the status is the payload's, whoever reads this */
+    sigaction(SIGPIPE, &ignored, &before);
+    fputs("vsbox: the report of this run is not complete\n", stderr);
+    sigaction(SIGPIPE, &before, NULL);
 }
 
 static void forward_to_init(int signals, int channel);

@@ -165,8 +165,8 @@ CHANGING = {
     ),
     "grants in a frame": (
         "kernel",
-        ("for frame in list(frames(refused())):\n    guard = frame.f_locals.get('self')\n"
-        "    if hasattr(guard, 'places'):\n        guard.places['/'] = 2\nshow()"),
+        ("for frame in list(frames(refused())):\n    grants = getattr(frame.f_locals.get('self'), 'grants', None)\n"
+        "    if grants:\n        grants.places['/'] = 2\nshow()"),
     ),
     "table by the collector": (
         "kernel",

@@ -184,6 +184,64 @@ def test_a_preview_without_namespaces_is_refused(own_box: Box, project: Path) ->
     assert "user namespaces" in done.stderr
 
 
+ROUNDS = """
+import os, sys
+place = sys.argv[1] + "/out/"
+text = open(place + "conf").read()
+with open(place + "conf.tmp", "w") as file:
+    file.write(text + "x")
+os.replace(place + "conf.tmp", place + "conf")
+print(os.listdir(place))
+"""
+
+
+@everyone
+def test_rounds_come_to_an_end(own_box: Box, project: Path, person: Person) -> None:
+    """What was learned to be read is to be written in the next round, and replaced in the one after."""
+    person.write(project / "out" / "conf", "c")
+    person.write(project / "stand" / "rounds.py", ROUNDS)
+    for _ in range(5):
+        done = learn(own_box, project, "rounds.py", "--apply")
+        if done.returncode == 0:
+            break
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "['conf']"), done.stderr
+    assert run(own_box, project, "rounds.py").stdout == "['conf']\n"
+    assert (project / "out" / "conf").read_text() == "cxx"
+    assert f"{project}/out/conf" not in policy(own_box)["read_only_paths"]
+
+
+LISTENS = """
+import os, socket, sys
+path = sys.argv[1] + "/out/app.sock"
+with socket.socket(socket.AF_UNIX) as server:
+    server.bind(path)
+    print("bound")
+os.unlink(path)
+"""
+
+
+@everyone
+def test_a_socket_that_is_made_and_a_directory_that_is_listed(own_box: Box, project: Path, person: Person) -> None:
+    person.write(project / "stand" / "listens.py", LISTENS)
+    denied = run(own_box, project, "listens.py")
+    assert f"vsbox allow {own_box.root} {project}/out" in denied.stderr.replace("'", ""), denied.stderr
+    assert learn(own_box, project, "listens.py", "--apply").returncode == 1
+    assert policy(own_box)["allowed_paths"] == [f"{project}/out"]
+    assert run(own_box, project, "listens.py").stdout == "bound\n"
+    done = person.vsbox("learn", "--apply", own_box.root, "--", "ls", f"{project}/data", cwd=project / "stand")
+    assert done.returncode != 0
+    assert f"{project}/data" in policy(own_box)["read_only_paths"]
+
+
+@by_user
+def test_a_name_that_a_terminal_obeys_is_shown_as_text(own_box: Box, project: Path, person: Person) -> None:
+    (project / "data" / "\x1b]0;x\x07.pem").touch()
+    person.write(project / "stand" / "lists.py", "import os, sys; os.listdir(sys.argv[1] + '/data')")
+    said = learn(own_box, project, "lists.py").stderr
+    assert ".pem" in said
+    assert "\x1b" not in said
+
+
 # ---- diff ----
 
 QUIET = "VERSION = 1\n"
@@ -249,6 +307,10 @@ def test_what_cannot_be_compared(person: Person, place: Path) -> None:
     done = person.vsbox("diff", broken, made, cwd=place)
     assert done.returncode == 125
     assert "cannot install" in done.stderr
+    for words in (("pyhton",), ("python", "-c", "raise SystemExit(3)")):
+        done = person.vsbox("diff", "-q", made, made, "--", *words, cwd=place)
+        assert done.returncode == 125, done.stderr
+        assert "run failed for both" in done.stderr
     assert not list((person.home / ".cache" / "vsbox").glob("diff-*"))
 
 

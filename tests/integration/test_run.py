@@ -554,7 +554,7 @@ def test_changes_are_kept_apart_and_applied(tier: str, project: Path) -> None:
     assert (project / "old.txt").read_text() == "one\ntwo\n"
     changes = result.changes
     assert changes is not None
-    assert changes.method == ("overlay" if tier == "native" else "copy")
+    assert changes.method == result.receipt.changes == ("overlay" if tier == "native" else "copy")
     files = changes.files
     assert set(files.created) == {"new.txt", "deep/er/x", "link", "made/after"}
     assert files.modified == ("old.txt",)

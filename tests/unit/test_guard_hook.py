@@ -516,6 +516,42 @@ def test_wrong_arguments_are_answered_as_ever() -> None:
     assert printed(WRONG, **everything) == json.loads(plain.stdout)
 
 
+MOCKED = """
+import json, os
+from unittest import mock
+wrong = RuntimeError("not yours to call")
+patches = (
+    mock.patch("os.path.realpath"), mock.patch("os.path.exists"), mock.patch("os.path.lexists", return_value=False),
+    mock.patch("os.lstat", side_effect=FileNotFoundError(2, "x")), mock.patch("os.stat", side_effect=wrong),
+    mock.patch("os.getcwd", side_effect=wrong), mock.patch("os.open", side_effect=wrong), mock.patch("os.access"),
+    mock.patch("os.path.dirname"), mock.patch("os.path.join", side_effect=wrong), mock.patch("os.readlink"),
+    mock.patch("os.strerror", side_effect=wrong), mock.patch("os.fstat", side_effect=wrong),
+    mock.patch("os.listdir", side_effect=wrong), mock.patch.dict("os.environ", clear=True),
+)
+opened, answers = open, []
+for patch in patches:
+    for path in argv:
+        with patch:
+            try:
+                opened(path).close()
+            except OSError as error:
+                answers.append(type(error).__name__)
+print(json.dumps(answers))
+"""
+
+
+@pytest.mark.parametrize("tier", ["none", "landlock", "namespaces"])
+def test_what_tests_put_in_the_place_of_functions_changes_nothing(tier: str, place: Path) -> None:
+    """Whatever is asked there: the guard has functions of its own."""
+    answers = printed(MOCKED, place / "file", "/none/such", "file", tier=tier)
+    expected = {
+        "none": ["SandboxPermissionError"] * 3,
+        "landlock": ["FileNotFoundError"] * 2,
+        "namespaces": ["SandboxFileNotFoundError"] * 2,
+    }
+    assert answers == 15 * expected[tier]
+
+
 # ---- the guard itself ----
 
 

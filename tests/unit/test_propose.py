@@ -104,7 +104,9 @@ CREDENTIALS = (
     f"{HOME}/.config/filezilla/sitemanager.xml", f"{HOME}/.local/share/python_keyring/keyring_pass.cfg",
     f"{HOME}/.local/share/gnupg/x", f"{HOME}/.local/share/TelegramDesktop/tdata/x", f"{HOME}/.local/share/pass/a",
     f"{HOME}/.password-store/a", f"{HOME}/.fly/config.yml", f"{HOME}/.vault_pass.txt", f"{HOME}/.msmtprc",
-    f"{HOME}/.pgpass", f"{HOME}/.SSH/config", "/srv/my-packages/id_rsa",
+    f"{HOME}/.pgpass", f"{HOME}/.SSH/config", "/srv/my-packages/id_rsa", f"{HOME}/work/credentials/prod.json",
+    f"{HOME}/work/passwords/a", f"{HOME}/.local/share/jupyter/runtime/kernel-1.json",
+    f"{HOME}/.config/mozilla/firefox/x",
 )  # fmt: skip
 
 
@@ -319,3 +321,41 @@ def test_looking_through_much_has_an_end(monkeypatch: pytest.MonkeyPatch) -> Non
     listed = Proposer(ROOT, HOME, (OWN,), looked).propose(record("list", f"/srv/models/{n}") for n in "ab")
     assert lines(listed) == [("read_only_paths", "/srv/models/a")]
     assert "looked through already" in listed.refused[0].reason
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "bin/tool", "go/bin/tool", "node_modules/.bin/tsc", "R/x86_64-library/x", "Desktop/a.desktop",
+        ".cache/ms-playwright/chromium/chrome", ".cache/node/x", ".cache/huggingface/modules/x.py",
+    ],
+)  # fmt: skip
+def test_nothing_is_proposed_for_writing_where_tools_take_programs_from(path: str) -> None:
+    proposal = propose(("create", f"{HOME}/{path}"), ("create", f"/home/other/{path}"))
+    assert lines(proposal) == []
+    assert len(proposal.refused) == 2
+
+
+def test_what_HOME_says_is_a_home_too() -> None:  # noqa: N802 - the variable
+    proposer = Proposer(ROOT, HOME, (OWN,), disk(), other_homes=("/srv/home",))
+    denied = [
+        ("read", "/srv/home/.config/gcloud/x.db"), ("create", "/srv/home/.config/autostart/a.desktop"),
+        ("list", "/srv/home"), ("create", "/srv/home/bin/a"),
+    ]  # fmt: skip
+    proposal = proposer.propose(record(*pair) for pair in denied)
+    assert lines(proposal) == []
+    assert [entry.is_credential for entry in proposal.refused] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("has_exceptions", "changed", "instead_of"),
+    [(True, (), ()), (True, ("a",), ("a",)), (False, (), ("a", "b")), (False, ("a",), ("a", "b"))],
+)
+def test_what_is_read_only_goes_where_it_is_to_be_changed(
+    has_exceptions: bool, changed: tuple[str, ...], instead_of: tuple[str, ...]
+) -> None:
+    granted = tuple(f"{HOME}/work/{name}" for name in "ab")
+    proposer = Proposer(ROOT, HOME, (OWN,), disk(), read_only=(*granted, "/srv/a"), has_exceptions=has_exceptions)
+    denied = [("create", f"{HOME}/work/a.tmp"), *(("rename", f"{HOME}/work/{name}") for name in changed)]
+    (item,) = proposer.propose(record(*pair) for pair in denied).items
+    assert (item.value, item.instead_of) == (f"{HOME}/work", tuple(f"{HOME}/work/{name}" for name in instead_of))

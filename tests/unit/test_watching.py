@@ -556,6 +556,19 @@ def watch(tmp_path: Path) -> Watch:
     return Watch(judge, Attribution(Distributions(tmp_path, "lib", "/box")), writer, "/box", blocks=True, says=False)
 
 
+@pytest.mark.parametrize(("tier", "of_way"), [("landlock", True), ("none", False)])
+def test_a_listing_that_is_not_granted_is_denied(tmp_path: Path, tier: str, of_way: bool) -> None:
+    (tmp_path / "granted").mkdir()
+    config = dict.fromkeys(("write", "hidden", "granted", "packages", "records"), ())
+    given = {"root": "/box", "tier": tier, "mode": "enforce", "network": "host", "read": (f"{tmp_path}/granted/x",)}
+    judge = Judge({**config, **given})
+    (tmp_path / "other").mkdir()
+    assert judge.judge("list", f"{tmp_path}/other").denied
+    assert judge.judge("list", f"{tmp_path}/granted").denied == of_way  # the kernel shows what is on the way, or not
+    assert not judge.judge("enter", f"{tmp_path}/other").denied
+    assert not judge.judge("list", f"{tmp_path}/none").denied
+
+
 @pytest.mark.parametrize("pause", [False, True])
 def test_all_that_is_done_to_a_path_is_told_however_soon(watch: Watch, tmp_path: Path, pause: bool) -> None:
     done = ("create", "write", "change", "remove")

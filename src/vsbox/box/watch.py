@@ -7,6 +7,7 @@ waited for the note, which knows the line of code.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import socket
@@ -158,8 +159,9 @@ def describe(record: Record) -> str:
 
 
 def say(text: str) -> None:
-    """Write a line to standard error, where others write too: as one."""
-    os.write(2, f"vsbox: {text}\n".encode("utf-8", "backslashreplace"))
+    """Write a line to standard error, where others write too: as one. If nobody reads it, the report goes on."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"vsbox: {text}\n".encode("utf-8", "backslashreplace"))
 
 
 def _judge_for(layout: Layout, policy: Policy, *, installing: bool, shown: dict[str, int]) -> tuple[Judge, str, str]:
@@ -264,10 +266,11 @@ def print_rows(title: str, rows: list[tuple[str, str, str, str]]) -> None:
     console = Console(stderr=True)
     if not console.is_terminal:
         console = Console(stderr=True, width=WIDE, no_color=True)
-    console.print(Text(title, style="bold"), soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     for column in ("package", "what", "target", "at"):
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console.print(table)
+    with contextlib.suppress(OSError):
+        console.print(Text(title, style="bold"), soft_wrap=True)
+        console.print(table)

@@ -74,11 +74,12 @@ def diff(first: str, second: str, command: tuple[str, ...], *, python: str | Non
 
     Each is installed into a box of its own, which is thrown away, its modules are imported, and COMMAND is run in it.
     Listed is what only one of them does: programs executed, files of yours asked for, files left in $HOME, hosts.
-    Exit status: 0 they do the same, 1 they differ.
+    Exit status: 0 they do the same, 1 they differ, 125 neither could be installed, imported or run.
     """
     words = command[1:] if command[:1] == ("--",) else command
     wanted = (_parse(first), _parse(second))
     touched: list[frozenset[Touched]] = []
+    failed: list[dict[str, int]] = []
     from vsbox.guard.compare import compare
 
     with contextlib.ExitStack() as stack:
@@ -86,7 +87,8 @@ def diff(first: str, second: str, command: tuple[str, ...], *, python: str | Non
         for number, requirement in enumerate(wanted):
             if not quiet:
                 click.echo(f"vsbox: installing, importing {requirement.text}", err=True)
-            touched.append(frozenset(_observe(place / str(number), requirement, words, python)))
+            failed.append({})
+            touched.append(frozenset(_observe(place / str(number), requirement, words, python, failed[-1])))
     found = compare(touched[0], touched[1], PHASES)
     if as_json:
         from vsbox.cli.output import print_json
@@ -94,7 +96,23 @@ def diff(first: str, second: str, command: tuple[str, ...], *, python: str | Non
         print_json({"first": first, "second": second, "difference": found})
     else:
         _print(found, first, second)
+    _refuse_what_failed(failed)
     sys.exit(1 if found.added or found.removed else 0)
+
+
+def _refuse_what_failed(failed: list[dict[str, int]]) -> None:
+    """End with an error where neither came to its end in a phase: what they do after that nobody has seen.
+
+    Raises:
+        VsboxError: naming the phase.
+    """
+    from vsbox.errors import VsboxError
+
+    for phase in PHASES:
+        statuses = [each[phase] for each in failed if phase in each]
+        if len(statuses) == len(failed):
+            cause = f"{phase} failed for both, with status {' and '.join(map(str, statuses))}"
+            raise VsboxError(f"cannot compare all of it: {cause}", hint="see the messages above")
 
 
 def _place_for_boxes(stack: contextlib.ExitStack) -> Path:
@@ -114,7 +132,9 @@ def _place_for_boxes(stack: contextlib.ExitStack) -> Path:
     return Path(place)
 
 
-def _observe(place: Path, requirement: Requirement, words: tuple[str, ...], python: str | None) -> Iterator[Touched]:
+def _observe(
+    place: Path, requirement: Requirement, words: tuple[str, ...], python: str | None, failed: dict[str, int]
+) -> Iterator[Touched]:
     from vsbox.box.create import create
     from vsbox.errors import VsboxError
     from vsbox.guard.compare import normalize
@@ -144,6 +164,7 @@ def _observe(place: Path, requirement: Requirement, words: tuple[str, ...], pyth
         if status:
             from vsbox.guard.compare import Touched as Seen
 
+            failed[phase] = status
             yield Seen(phase, "exit", str(status), "allowed")
 
 

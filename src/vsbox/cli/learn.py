@@ -106,17 +106,24 @@ def _watch(layout: Layout, words: Sequence[str], *, preview: bool, aside: bool) 
     ``aside``: what it prints goes to standard error.
     """
     from vsbox.box.runs import watched
-    from vsbox.box.store import load_policy
+    from vsbox.box.store import load_policy, plan_and_facts
     from vsbox.guard.propose import Proposer
     from vsbox.host.collect import own_paths, user_home
+    from vsbox.plan.model import Tier
 
     options = {"stdout": 2} if aside else {}
     with _interrupts_left_to_command():
         status, runs = watched(layout, words, mode="preview" if preview else "1", **options)
     denied = [record for run in runs for record in run.records if record.verdict != "allowed"]
     warn_of_unreadable(runs)
-    hidden = load_policy(layout).hidden_paths
-    proposer = Proposer(str(layout.root), user_home(), own_paths(), hidden=hidden, commands=_commands())
+    policy = load_policy(layout)
+    home = user_home()
+    said = os.path.realpath(os.environ.get("HOME") or home)
+    proposer = Proposer(
+        str(layout.root), home, own_paths(), hidden=policy.hidden_paths, commands=_commands(),
+        other_homes=() if said in {"/", home} else (said,), read_only=policy.read_only_paths,
+        has_exceptions=plan_and_facts(layout, policy).plan.receipt.tier == Tier.NAMESPACES.value,
+    )  # fmt: skip
     return status, proposer.propose(denied)
 
 
@@ -136,13 +143,15 @@ def with_items(policy: Policy, items: Sequence[Item]) -> Policy:
     """Return the policy with these lines."""
     import msgspec
 
-    from vsbox.cli.allow import with_path
+    from vsbox.cli.allow import with_path, without
 
     for item in items:
         if item.key == "network":
             policy = msgspec.structs.replace(policy, network="host")
         else:
             policy = with_path(policy, item.key, item.value)
+        for path in item.instead_of:
+            policy = without(policy, path)
     return policy
 
 
@@ -165,8 +174,8 @@ def _print_refused(refused: Sequence[Refused]) -> None:
     for entry in sorted(refused, key=lambda entry: not entry.is_credential):
         color = "red" if entry.is_credential else "yellow"
         word = click.style("warning:" if entry.is_credential else "not proposed:", fg=color)
-        who = ", ".join(entry.needed_by)
-        click.echo(f"{word} {entry.operation} {printable(entry.target)} by {printable(who)}: {entry.reason}", err=True)
+        said = f"{entry.operation} {entry.target} by {', '.join(entry.needed_by)}: {entry.reason}"
+        click.echo(f"{word} {printable(said)}", err=True)
 
 
 def _print_diff(before: Policy, after: Policy) -> None:

@@ -38,8 +38,9 @@ PLACES: Final = (
     "~/.local/share/keyrings", "~/.local/share/kwalletd", "~/.local/share/python_keyring", "~/.local/share/gnupg",
     "~/.local/share/pass", "~/.local/share/password-store", "~/.local/share/TelegramDesktop",
     "~/.local/share/containers", "~/.local/share/evolution", "~/.local/share/DBeaverData", "~/.local/share/bitwarden*",
-    "~/.local/state/gh", "~/.*_history", "~/.local/share/fish/fish_history", "~/.local/state/bash*",
-    "~/.local/share/zsh*",
+    "~/.local/share/jupyter/runtime", "~/.config/mozilla", "~/.zen", "~/.purple", "~/.subversion/auth",
+    "~/.config/Exodus", "~/.lastpass", "~/.local/state/gh", "~/.*_history", "~/.local/share/fish/fish_history",
+    "~/.local/state/bash*", "~/.local/share/zsh*",
     # browsers, mail and talk
     "~/.mozilla", "~/.thunderbird", "~/.config/google-chrome*", "~/.config/chromium", "~/.config/BraveSoftware",
     "~/.config/microsoft-edge*", "~/.config/opera*", "~/.config/vivaldi*", "~/.librewolf", "~/.var/app", "~/snap",
@@ -72,7 +73,7 @@ SOURCES: Final = (".py", ".pyi", ".pyc", ".so", ".c", ".h", ".rs", ".go", ".js",
 """What a directory may hold whatever its name says."""
 DIRECTORIES: Final = frozenset(
     {".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".oci", ".password-store", "secrets", "keyrings"}
-    | {"private-keys-v1.d"}
+    | {"private-keys-v1.d", "credentials", "passwords"}
 )
 PACKAGES: Final = frozenset({"site-packages", "dist-packages"})
 """Installed code calls its files as it likes: names say nothing below these."""

@@ -134,5 +134,7 @@ def decode(packet: bytes, machine: str) -> Iterator[Touch | Spawn]:
     if entry is None or operation == "call":
         return
     targets = [_address(address)] if entry.address != NONE else [path, second] if entry.second != NONE else [path]
+    if call == "bind":  # of a port nothing is said
+        targets = [target for target in targets if target.startswith("/")]
     for target in filter(None, targets):
         yield Touch(time, pid, parent, program, operation, target, None, library)

@@ -26,7 +26,7 @@ from vsbox.plan.model import BoxFacts, Interpreter
 
 HOOK: Final = Path(__file__).with_name("hook")
 FIRST: Final = HOOK / "first.py"
-PARTS: Final = ("words", "distributions", "grants", "reports", "guard", "events")
+PARTS: Final = ("words", "paths", "distributions", "grants", "reports", "guard", "events")
 """Modules of the hook, each after those that it imports from."""
 MOST_PREFIXES: Final = 100
 """More would be compared for longer than the closer look takes."""

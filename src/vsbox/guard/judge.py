@@ -12,12 +12,11 @@ from typing import Any, Final, Literal
 from vsbox.guard.events import HIDES
 from vsbox.guard.hook.grants import Grants
 from vsbox.guard.hook.words import is_own_host
-from vsbox.guard.records import CONTENT, NETWORK
+from vsbox.guard.records import CONTENT, NETWORK, READING
 from vsbox.plan.project import is_protected_name
 from vsbox.policy.grants import is_below
 from vsbox.seccomp import ALLOWED, reason
 
-READING: Final = frozenset({"read", "list", "look", "enter", "execute", "load", "open"})
 PASSING: Final = frozenset({"look", "enter", "list"})
 """Not worth a line where it is allowed."""
 NETWORKING: Final = frozenset({"connect", "resolve"})
@@ -107,7 +106,8 @@ class Judge:
             return of_kernel
         of_entry = level == 2 and not (operation in CONTENT and os.path.lexists(path))
         asked = os.path.dirname(path) if of_entry else path
-        if self._grants.level(asked) >= level and not self._is_protected(path, level):
+        is_busy = of_entry and self._hides and self._grants.places.get(path) == 1  # a mount of its own
+        if self._grants.level(asked) >= level and not is_busy and not self._is_protected(path, level):
             if operation == "execute":
                 return ALLOWED_KEPT if os.path.lexists(self._outside(path)) else ALLOWED_QUIETLY
             own = is_below(path, self._root) and not is_below(path, f"{self._root}/home")
@@ -169,7 +169,9 @@ class Judge:
     def _is_no_denial(self, operation: str, path: str, asked: str, level: int) -> bool:
         if is_below(path, self._root):
             return level == 1
-        if operation in PASSING and (not self._hides or path in self._ways):
+        if operation in {"look", "enter"} and not self._hides:
+            return True
+        if operation in PASSING and self._tier != "landlock" and path in self._ways:
             return True
         if operation in {"look", "enter"}:
             return not os.path.lexists(path)

@@ -7,10 +7,11 @@ that holds a credential is not proposed as a whole.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from vsbox.guard import credentials
@@ -21,11 +22,16 @@ from vsbox.plan.project import is_protected_name
 from vsbox.policy.grants import is_below
 
 OF_TOOLS: Final = frozenset(
-    {"pip", "uv", "pypoetry", "pdm", "pipenv", "pre-commit", "virtualenv", "go-build", "yarn", "npm"}
+    {"pip", "uv", "pypoetry", "pdm", "pipenv", "pre-commit", "virtualenv", "go-build", "yarn", "npm", "node"}
+    | {"ms-playwright", "selenium", "huggingface", "torch", "puppeteer", "electron", "bazel", "ccache", "sccache"}
 )
 """Caches of tools that execute, or install, what is in them."""
 MADE_BY_PROGRAMS: Final = (".cache", ".local/state")
 """Hidden directories of a home that hold data and nothing that is obeyed."""
+OF_COMMANDS: Final = frozenset({"bin", ".bin", "sbin"})
+"""Directories of a home that hold commands, whatever ``PATH`` is at this moment."""
+OBEYED: Final = frozenset({"R", "Desktop", "Library", "node_modules"})
+"""Uppermost directories of a home that programs are loaded or started from."""
 OF_THE_SYSTEM: Final = (
     "/etc", "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/boot", "/opt", "/run", "/snap", "/nix",
     "/gnu", "/dev", "/proc", "/sys", "/var/lib", "/var/spool", "/var/run", "/var/cron", "/var/mail", "/var/www",
@@ -59,11 +65,15 @@ TOO_BROAD: Final = frozenset(
 
 @dataclass(frozen=True)
 class Item:
-    """One line of policy: ``key`` of ``sandbox.json``, what is added to it, and what needs it."""
+    """One line of policy: ``key`` of ``sandbox.json``, what is added to it, and what needs it.
+
+    ``instead_of``: entries of ``read_only_paths`` in it, which go.
+    """
 
     key: Literal["allowed_paths", "read_only_paths", "network"]
     value: str
     needed_by: tuple[str, ...]
+    instead_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,7 +141,9 @@ class Disk:
 class Proposer:
     """Knows one box: where it is, whose home it is in, and what its user must not let be written.
 
-    ``hidden``: what the policy hides; ``commands``: where the user's shell looks for commands.
+    ``hidden``: what the policy hides; ``commands``: where the user's shell looks for commands; ``other_homes``: what
+    ``HOME`` says besides; ``read_only``: what may be read already; ``has_exceptions``: it may stay read-only below what
+    may be written.
     """
 
     box: str
@@ -140,11 +152,16 @@ class Proposer:
     disk: Disk = field(default_factory=Disk)
     hidden: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
+    other_homes: tuple[str, ...] = ()
+    read_only: tuple[str, ...] = ()
+    has_exceptions: bool = True
     _seen: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
     _looked_at: int = 0
 
     def propose(self, denied: Iterable[Record]) -> Proposal:
         """Return what would let all of it pass."""
+        denied = tuple(denied)
+        changed = {record.target for record in denied if record.operation not in READING}
         wanted, refused = self._sorted(denied)
         written = self._merged(wanted["allowed_paths"], writes=True)
         read = {
@@ -153,11 +170,23 @@ class Proposer:
             if not any(is_below(path, other) for other in written)
         }
         items = [
-            *_items("allowed_paths", written),
+            *(
+                replace(item, instead_of=self._taken_up_by(item.value, changed))
+                for item in _items("allowed_paths", written)
+            ),
             *_items("read_only_paths", read),
             *_items("network", wanted["network"]),
         ]
         return Proposal(tuple(items), tuple(refused))
+
+    def _taken_up_by(self, directory: str, changed: set[str]) -> tuple[str, ...]:
+        """Return what in a directory cannot stay read-only: it is to be changed, or there are no exceptions."""
+        inner = (path for path in self.read_only if is_below(path, directory))
+        return tuple(path for path in inner if path in changed or not self.has_exceptions)
+
+    @property
+    def _homes(self) -> tuple[str, ...]:
+        return (self.home, *self.other_homes)
 
     def _sorted(self, denied: Iterable[Record]) -> tuple[dict[str, dict[str, set[str]]], Iterable[Refused]]:
         """Return what is needed, by the key of the policy and with who needs it, and what is not proposed."""
@@ -201,7 +230,7 @@ class Proposer:
     def _objection_to_path(self, operation: str, key: str, value: str) -> str:
         if not value.startswith("/"):
             return "what it is cannot be granted by a path"
-        if value in TOO_BROAD or is_below(self.home, value):
+        if value in TOO_BROAD or any(is_below(home, value) for home in self._homes):
             return "too broad: it holds much else of yours"
         if is_below(value, self.box):
             return (
@@ -247,6 +276,9 @@ class Proposer:
         if above:
             return above
         rest = value[len(home) + 1 :] if home else ""
+        parts = rest.split("/")
+        if not OF_COMMANDS.isdisjoint(parts) or parts[0] in OBEYED:
+            return "your own tools take settings and programs from there"
         kept = [place for place in MADE_BY_PROGRAMS if is_below(rest, place) and rest != place]
         program = rest[len(kept[0]) + 1 :].split("/", maxsplit=1)[0] if kept else ""
         if home and rest.startswith(".") and (not kept or program in OF_TOOLS):
@@ -283,7 +315,7 @@ class Proposer:
     def _home_of(self, path: str) -> str:
         """Return whose home a path is in, or "" for none."""
         somebody = "/".join(path.split("/")[:3]) if path.startswith("/home/") else ""
-        return next((home for home in (self.home, "/root", somebody) if home and is_below(path, home)), "")
+        return next((home for home in (*self._homes, "/root", somebody) if home and is_below(path, home)), "")
 
     def _credential_below(self, directory: str) -> str:
         """Say what speaks against granting a directory as a whole: a credential in it, or that not all was seen."""
@@ -319,12 +351,12 @@ class Proposer:
 
     def is_credential(self, path: str) -> bool:
         """Tell whether a path is, or is below, something that opens something else."""
-        return credentials.is_credential(path, self.home)
+        return any(credentials.is_credential(path, home) for home in self._homes)
 
     def _credential_place_below(self, directory: str) -> str:
         """Return a place of the table that a directory is above, or ""."""
-        for pattern in credentials.PLACES:
-            whole = pattern.replace("~", self.home, 1)
+        for pattern, home in itertools.product(credentials.PLACES, self._homes):
+            whole = pattern.replace("~", home, 1)
             if whole == directory:
                 return whole
             if "*" not in whole and is_below(whole, directory) and self.disk.exists(whole):

@@ -61,8 +61,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layer: Short
 
 
-READING: Final = frozenset({"read", "list", "look", "enter", "open", "execute", "load", "connect"})
-CONTENT: Final = frozenset({"write", "change", "truncate"})
+READING: Final = frozenset({"read", "list", "look", "enter", "open", "execute", "load"})
+CONTENT: Final = frozenset({"write", "change", "truncate", "connect"})
 """What takes a grant of the file itself; all else changes the directory that holds it."""
 NETWORK: Final = "this box has no network"
 

@@ -312,6 +312,8 @@ def _prepare(
     stack.callback(group.close)
     home = HOME if namespaces else f"{scratch}/home"
     exports = len(cell.exported) + capture if namespaces else 0
+    if asked.capture:
+        receipt = msgspec.structs.replace(receipt, changes="overlay" if namespaces else "copy")
     on_host = None if capture or (namespaces and source is None) else source or workdir
     return Prepared(
         descriptor, receipt, tier, environment, _variables(environment, home, namespaces=namespaces, asked=variables),

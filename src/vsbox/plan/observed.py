@@ -85,6 +85,7 @@ OBSERVED: Final[dict[str, Observed]] = {
     "lremovexattr": _entry("change", 0),
     "connect": Observed("connect", address=1),
     "sendto": Observed("connect", address=4),
+    "bind": Observed("create", address=1, follow=False),
 }  # fmt: skip
 CALL: Final = Observed("call")
 """What the filter refuses, and of which its name is all there is to tell."""

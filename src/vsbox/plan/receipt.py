@@ -22,11 +22,15 @@ class Row(msgspec.Struct, frozen=True):
     advice: str = ""
 
 
-class Receipt(msgspec.Struct, frozen=True):
-    """What a plan puts in force; ``tier`` names the mechanism that carries it."""
+class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a plan puts in force; ``tier`` names the mechanism that carries it.
+
+    ``changes``: of a run whose changes are captured, how they are kept apart.
+    """
 
     tier: str
     rows: tuple[Row, ...]
+    changes: Literal["overlay", "copy"] | None = None
 
     def row(self, aspect: Aspect) -> Row:
         """Return the row of an aspect."""

@@ -1,7 +1,8 @@
 """On whose behalf something happens."""
 
-import os
+import posix
 
+from vsbox.guard.hook.paths import holder_of, is_there
 from vsbox.guard.hook.words import read_text
 
 
@@ -44,31 +45,31 @@ class Distributions:
         return self.being_built(filename)
 
     def installed(self, place, relative):
-        for entry in sorted(os.listdir(place)):
-            if entry.endswith(".dist-info") and os.path.exists(os.path.join(place, entry, "RECORD")):
-                record = "\n" + read_text(os.path.join(place, entry, "RECORD"))
+        for entry in sorted(posix.listdir(place)):
+            if entry.endswith(".dist-info") and is_there(f"{place}/{entry}/RECORD"):
+                record = "\n" + read_text(f"{place}/{entry}/RECORD")
                 if "\n%s," % relative in record or '\n"%s",' % relative in record:
-                    return name_of(os.path.join(place, entry, "METADATA"))
+                    return name_of(f"{place}/{entry}/METADATA")
         return relative.split("/")[0]
 
     def editable(self):
         if self.trees is None:
             self.trees = []
             for place in self.places:
-                for entry in sorted(os.listdir(place)):
-                    url = os.path.join(place, entry, "direct_url.json")
-                    if entry.endswith(".dist-info") and os.path.exists(url):
+                for entry in sorted(posix.listdir(place)):
+                    url = f"{place}/{entry}/direct_url.json"
+                    if entry.endswith(".dist-info") and is_there(url):
                         text = read_text(url)
                         tree = text.partition('"file://')[2].partition('"')[0]
                         if tree and '"editable": true' in text:
-                            self.trees.append((tree, name_of(os.path.join(place, entry, "METADATA"))))
+                            self.trees.append((tree, name_of(f"{place}/{entry}/METADATA")))
         return self.trees
 
     def being_built(self, filename):
         """The sources of a distribution that an installer has unpacked to build it."""
-        directory = os.path.dirname(filename)
+        directory = holder_of(filename)
         while len(directory) > 1:
-            if os.path.exists(os.path.join(directory, "PKG-INFO")):
-                return name_of(os.path.join(directory, "PKG-INFO"))
-            directory = os.path.dirname(directory)
+            if is_there(f"{directory}/PKG-INFO"):
+                return name_of(f"{directory}/PKG-INFO")
+            directory = holder_of(directory)
         return ""

@@ -4,10 +4,12 @@ Source: https://docs.python.org/3/library/audit_events.html
 """
 
 import os
+import posix
 import sys
 from errno import EACCES
 
 from vsbox.guard.hook.guard import Guard, SandboxPermissionError
+from vsbox.guard.hook.paths import holder_of, is_entry, is_there, joined, mount_of
 from vsbox.guard.hook.reports import NOTE_PREFIX
 from vsbox.guard.hook.words import OWN_FILE, as_host, as_text, is_address, is_own_host, read_text
 
@@ -26,9 +28,9 @@ class Events(Guard):
         path, mode, flags = args
         if mode is None and not isinstance(path, int) and as_text(path)[:1] != "/":
             return  # os.open with dir_fd says nothing of the directory: the kernel's
-        writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_TRUNC)
-        if flags & os.O_CREAT and not writes:  # the guard alone does not count on that it stays there
-            writes = self.tier == "none" or not os.path.exists(path)
+        writes = flags & (posix.O_WRONLY | posix.O_RDWR | posix.O_TRUNC)
+        if flags & posix.O_CREAT and not writes:  # the guard alone does not count on that it stays there
+            writes = self.tier == "none" or not is_there(path)
         self.check("write" if writes else "read", path, 2 if writes else 1, flags=flags)
 
     def reading(self, operation):
@@ -51,16 +53,16 @@ class Events(Guard):
     def fails_anyway(self, old, new):
         """Tell whether a rename is refused for what it is: across mounts, or of nothing."""
         if self.tier == "landlock":
-            return not os.path.lexists(old)
-        return new is not None and mount_of(os.path.dirname(old)) != mount_of(os.path.dirname(new))
+            return not is_entry(old)
+        return new is not None and mount_of(holder_of(old)) != mount_of(holder_of(new))
 
     def linked(self, args):
         """The kernel asks where the new one is to be, and of the old one only whether it is there."""
         old, new = (args[index] if args[index + 2] in (-1, None) else None for index in (0, 1))
         if old is not None:
-            self.check("link", old, 2 if self.tier == "none" else 1, False, os.O_PATH, self.tier == "landlock")
+            self.check("link", old, 2 if self.tier == "none" else 1, False, posix.O_PATH, self.tier == "landlock")
         if new is not None:
-            fails = old is not None and self.asks(lambda: not os.path.lexists(old))
+            fails = old is not None and self.asks(lambda: not is_entry(old))
             self.check("link", new, 2, False, told_only=fails)
 
     def started(self, args):
@@ -68,7 +70,7 @@ class Events(Guard):
 
     def executed(self, args):
         self.about_to_start()
-        if args[0] and os.sep in os.fsdecode(args[0]):
+        if args[0] and "/" in os.fsdecode(args[0]):
             self.check("execute", args[0], 1)
 
     def executed_with(self, path, variables):
@@ -82,8 +84,8 @@ class Events(Guard):
         """``subprocess.Popen``: a relative name of a program is looked up where the process is to start."""
         program, _, directory, variables = args
         self.given(variables)
-        if directory is not None and os.sep in os.fsdecode(program):
-            program = os.path.join(os.fsdecode(directory), os.fsdecode(program))
+        if directory is not None and "/" in os.fsdecode(program):
+            program = joined(os.fsdecode(directory), os.fsdecode(program))
         self.executed((program,))
 
     def in_terminal(self, args):
@@ -91,7 +93,7 @@ class Events(Guard):
             self.executed(args[0][:1])
 
     def loaded(self, args):
-        if isinstance(args[0], (str, bytes)) and os.sep in os.fsdecode(args[0]):
+        if isinstance(args[0], (str, bytes)) and "/" in os.fsdecode(args[0]):
             self.check("load", args[0], 1)
 
     def imported(self, args):
@@ -103,7 +105,7 @@ class Events(Guard):
         if not name or name == ":memory:" or name.startswith("file:"):
             return
         try:
-            self.check("open", name, 1 if os.path.exists(name) else 2, flags=os.O_RDWR | os.O_CREAT)
+            self.check("open", name, 1 if is_there(name) else 2, flags=posix.O_RDWR | posix.O_CREAT)
         except SandboxPermissionError as error:
             from _sqlite3 import OperationalError
 
@@ -119,12 +121,20 @@ class Events(Guard):
         if isinstance(address, (str, bytes)):
             address = as_text(address)
             if address and address[0] != "\0":
-                self.check("connect", address, 1, raises=raises)
+                self.check("connect", address, 2, raises=raises)
         elif self.watches_network() and isinstance(address, tuple) and address:
             host = as_host(address[0])
             if not self.is_near(args[0].family, host):
                 port = address[1] if len(address) > 1 else "?"
                 self.deny_network("connect", "%s port %s" % (host, port), raises=raises)
+
+    def bound(self, args):
+        """A socket's name in a directory is an entry like any other."""
+        address = args[1]
+        if isinstance(address, (str, bytes, bytearray)):
+            address = as_text(bytes(address) if isinstance(address, bytearray) else address)
+            if address and address[0] != "\0":
+                self.check("create", address, 2, False)
 
     def maybe_connected(self, args):
         """``connect_ex`` has the same event, and returns what fails: so the kernel does it, unless there is only us."""
@@ -135,12 +145,12 @@ class Events(Guard):
             return self.tier != "none" or family == 16  # AF_NETLINK
         if self.tier != "none" and not is_address(host):
             return True  # it has been resolved
-        return is_own_host(host) or host == os.uname().nodename.lower()
+        return is_own_host(host) or host == posix.uname().nodename.lower()
 
     def resolved(self, args):
         host = as_host(args[0])
         if self.watches_network() and host and not is_own_host(host) and not is_address(host):
-            if host != os.uname().nodename.lower() and host not in read_text("/etc/hosts").lower().split():
+            if host != posix.uname().nodename.lower() and host not in read_text("/etc/hosts").lower().split():
                 from _socket import EAI_AGAIN, gaierror
 
                 bases = (SandboxPermissionError, gaierror)  # what programs catch
@@ -160,7 +170,7 @@ class Events(Guard):
         """Without kernel limits a variable says what a start is granted: no other value of it is handed on."""
         if self.tier == "none" and variables:
             for name, value in dict(variables).items():
-                if os.fsdecode(name) == "VSBOX_SHOWN" and os.fsdecode(value) != os.environ.get("VSBOX_SHOWN"):
+                if os.fsdecode(name) == "VSBOX_SHOWN" and os.fsdecode(value) != self.shown:
                     self.refuse("change what another start is granted")
 
     def asked_for(self, args):
@@ -168,7 +178,7 @@ class Events(Guard):
 
     def guarded(self, args):
         if type(args[0]) is type(install) and args[0].__code__.co_filename == OWN_FILE:
-            raise SandboxPermissionError(EACCES, "%s (the sandbox's guard cannot be changed)" % os.strerror(EACCES))
+            raise SandboxPermissionError(EACCES, "%s (the sandbox's guard cannot be changed)" % posix.strerror(EACCES))
 
     def handlers(self):
         """Return event -> function of its arguments; what is not in it is nobody's business here."""
@@ -187,16 +197,19 @@ class Events(Guard):
             "os.spawn": self.executed_with(1, 3), "subprocess.Popen": self.opened_process,
             "os.putenv": self.changed_variable, "os.unsetenv": self.changed_variable,
             "socket.__new__": self.made, "socket.connect": self.maybe_connected, "socket.sendto": self.connected,
-            "socket.sendmsg": self.connected,
+            "socket.sendmsg": self.connected, "socket.bind": self.bound,
             "socket.getaddrinfo": self.resolved, "socket.gethostbyname": self.resolved,
             "vsbox.guard": self.asked_for, "object.__setattr__": self.guarded, "object.__delattr__": self.guarded,
             **dict.fromkeys(SPAWNING, self.started),
         }  # fmt: skip
-        return {event: answering(handle) for event, handle in table.items()}
+        return {event: answering(handle, self.tier != "none") for event, handle in table.items()}
 
 
-def answering(handle):
-    """Return a handler that raises nothing but answers: what is wrong with the arguments, the call itself will say."""
+def answering(handle, is_confined):
+    """Return a handler that raises nothing but answers: what is wrong with the arguments, the call itself will say.
+
+    What else goes wrong is nobody's business where the kernel decides; where the guard is alone, it ends the call.
+    """
 
     def answer(args):
         try:
@@ -205,17 +218,11 @@ def answering(handle):
             raise
         except (ArithmeticError, AttributeError, ImportError, LookupError, OSError, TypeError, ValueError):
             pass
+        except Exception:
+            if not is_confined:
+                raise
 
     return answer
-
-
-def mount_of(directory):
-    """Return the number of a mount; directories of one file system may be mounted apart."""
-    number = os.open(directory or ".", os.O_PATH | os.O_CLOEXEC)
-    try:
-        return read_text("/proc/self/fdinfo/%d" % number).partition("mnt_id:")[2].split()[0]
-    finally:
-        os.close(number)
 
 
 def is_connect(frame):
@@ -226,12 +233,13 @@ def is_connect(frame):
     return "connect" in names and "connect_ex" not in names
 
 
-def handlers_for(config: "dict", learned: "set | None" = None, observed: bool = False) -> "dict":
+def handlers_for(config: "dict", learned: "set | None" = None, observed: bool = False, shown: str = "") -> "dict":
     """Return the handlers of the events that count.
 
     ``learned``: filled with directories that the kernel grants. ``observed``: the launcher hears of what is touched.
+    ``shown``: what the launcher granted this start, which counts where no kernel limits it.
     """
-    return Events(config, learned, observed).handlers()
+    return Events(config, learned, observed, shown).handlers()
 
 
 def install(config):
@@ -242,7 +250,8 @@ def install(config):
         if type(error).__name__ == "Present":  # of this copy or another
             return
         raise
-    find = handlers_for(config, None, os.access(NOTE_PREFIX.rstrip("/"), 0)).get
+    observed = posix.access(NOTE_PREFIX.rstrip("/"), 0)
+    find = handlers_for(config, None, observed, os.environ.get("VSBOX_SHOWN", "")).get
 
     def hook(event, args):
         handle = find(event)
@@ -256,5 +265,5 @@ def start():
     """Entry point of ``_sandbox.start``: the configuration lies beside this file."""
     import json
 
-    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "_sandbox.json"), encoding="utf-8") as file:
+    with open(joined(holder_of(os.path.abspath(__file__)), "_sandbox.json"), encoding="utf-8") as file:
         install(json.load(file))

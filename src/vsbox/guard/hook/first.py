@@ -16,11 +16,11 @@ def part(data, number):
     return marshal.loads(data[int.from_bytes(data[4 * number : 4 * number + 4], "little") :])
 
 
-def load(data, learned, observed):
+def load(data, learned, observed, shown):
     """Return the function of each event that counts; ``learned`` is to take directories that the kernel grants."""
     space = {"__name__": "_sandbox_hook", "__builtins__": __builtins__}
     exec(part(data, 2), space)
-    return space["handlers_for"](part(data, 1), learned, observed)
+    return space["handlers_for"](part(data, 1), learned, observed, shown)
 
 
 def install(data):
@@ -42,6 +42,7 @@ def install(data):
     common = [prefix for prefix in readable if os.__file__.startswith(prefix)]  # two comparisons are sooner done
     lowest, above = (common[0], common[0][:-1] + chr(ord("/") + 1)) if common else ("", "")
     learned = set()
+    shown = "" if is_confined else os.environ.get("VSBOX_SHOWN", "")
     handlers = None
     is_loading = False
     function = type(install)
@@ -96,7 +97,7 @@ def install(data):
                 return
             is_loading = True
             try:
-                handlers = load(data, learned, observed)
+                handlers = load(data, learned, observed, shown)
             finally:
                 is_loading = False
         handlers[event](args)

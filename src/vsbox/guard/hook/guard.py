@@ -1,10 +1,11 @@
 """The decision about one path or host: it passes, or an exception says why not."""
 
-import os
+import posix
 from _thread import get_ident
 from errno import EACCES, ENETUNREACH, ENOENT, EPERM
 
 from vsbox.guard.hook.grants import Grants
+from vsbox.guard.hook.paths import absolute, holder_of, is_entry, joined, real_path
 from vsbox.guard.hook.reports import Reports
 from vsbox.guard.hook.words import as_text, shell_word
 
@@ -30,17 +31,18 @@ class Guard:
     """What one box grants, and what to do about the rest.
 
     ``config`` is what vsbox/plan/guard.py makes of a plan. ``learned``: filled with directories that the kernel grants.
-    ``observed``: the launcher hears of what is touched.
+    ``observed``: the launcher hears of what is touched. ``shown``: what the launcher granted this start.
     """
 
-    def __init__(self, config, learned=None, observed=False):
+    def __init__(self, config, learned=None, observed=False, shown=""):
         self.root = config["root"]
         self.tier = config["tier"]
         self.logs = config["mode"] == "log"
         self.offline = config["network"] == "none"
         self.granted = tuple(path.rstrip("/") + "/" for path in config["granted"])
         self.observed = observed
-        self.grants = Grants(config, set() if learned is None or observed else learned)
+        self.shown = shown
+        self.grants = Grants(config, set() if learned is None or observed else learned, shown)
         self.reports = Reports(config, observed)
         self.busy = set()
 
@@ -64,7 +66,7 @@ class Guard:
         except Exception:
             if self.tier != "none" or self.logs:
                 raise
-            text = "%s (the sandbox's guard cannot tell where it leads)" % os.strerror(EACCES)
+            text = "%s (the sandbox's guard cannot tell where it leads)" % posix.strerror(EACCES)
             raise SandboxPermissionError(EACCES, text, given) from None
         finally:
             self.busy.discard(get_ident())
@@ -82,10 +84,11 @@ class Guard:
             self.busy.discard(get_ident())
 
     def decide(self, operation, given, level, resolve_last, flags, told_only, raises):
-        whole = given if given[0] == "/" else os.path.join(os.getcwd(), given)
-        holder, last = os.path.split(whole.rstrip("/"))  # not made shorter: the kernel follows a link before it goes up
+        whole = absolute(given)
+        entry = whole.rstrip("/")
+        last = entry.rpartition("/")[2]
         of_entry = not resolve_last and last not in ("", ".", "..")
-        real = os.path.join(os.path.realpath(holder), last) if of_entry else os.path.realpath(whole)
+        real = joined(real_path(holder_of(entry)), last) if of_entry else real_path(whole)
         granted = self.grants.level(real) >= level
         kind = "rename" if operation == "replace" else operation
         if self.observed and (not granted or (real + "/").startswith(self.granted)):
@@ -100,19 +103,24 @@ class Guard:
             hinders = self.grants.hinders_reading if level == 1 else self.grants.hinders_change
             number = hinders(operation, whole, real, flags)
         if number:
-            needs_directory = of_entry or (flags & os.O_CREAT and not os.path.lexists(real))
+            needs_directory = of_entry or (flags & posix.O_CREAT and not is_entry(real))
             self.deny(kind, given, real, level, needs_directory, number, raises)
 
     def refuse(self, what):
-        raise SandboxPermissionError(EPERM, "%s (the sandbox does not let code %s)" % (os.strerror(EPERM), what))
+        raise SandboxPermissionError(EPERM, "%s (the sandbox does not let code %s)" % (posix.strerror(EPERM), what))
 
     def deny(self, operation, given, real, level, needs_directory, number, raises):
         option = "" if level == 2 else "--read "
-        granted = os.path.dirname(real) if needs_directory else real
+        granted = holder_of(real) if needs_directory else real
+        settings = "%s/sandbox/sandbox.json" % self.root
         advice = "vsbox allow %s%s %s" % (option, shell_word(self.root), shell_word(granted))
-        who = self.reports.record(operation, real, "not granted in %s/sandbox/sandbox.json" % self.root, advice)
+        rule = "not granted in %s" % settings
+        hidden = self.grants.hidden_by(real)
+        if hidden:
+            rule, advice = "hidden_paths: %s" % hidden, "take %s out of hidden_paths in %s" % (hidden, settings)
+        who = self.reports.record(operation, real, rule, advice)
         if raises and not self.logs:
-            cause = os.strerror(number)
+            cause = posix.strerror(number)
             text = "%s (the sandbox grants no %s%s; to allow it, outside: %s)" % (cause, operation, who, advice)
             raise (SandboxFileNotFoundError if number == ENOENT else SandboxPermissionError)(number, text, given)
 
@@ -129,7 +137,7 @@ class Guard:
         finally:
             self.busy.discard(get_ident())
         if raises and not self.logs:
-            cause = cause or os.strerror(number)
+            cause = cause or posix.strerror(number)
             raise error(number, "%s (the sandbox has no network%s; to allow it, %s)" % (cause, who, advice), target)
 
     def about_to_start(self):

@@ -1,9 +1,11 @@
 """What is told of a denial: to the launcher while it runs, and to ``vsbox report`` afterwards."""
 
 import os
+import posix
 import sys
 
 from vsbox.guard.hook.distributions import Distributions
+from vsbox.guard.hook.paths import absolute, holder_of
 from vsbox.guard.hook.words import OWN_FILE, quoted
 
 MOST_RECORDS = 1000
@@ -11,6 +13,7 @@ MOST_NOTES = 50_000
 NOTE_PREFIX = "/.vsbox-observer/"
 MOST_NOTE_BYTES = 4000
 MOST_BYTES = 1 << 20
+APPENDING = posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
 
 
 class Reports:
@@ -19,7 +22,7 @@ class Reports:
     def __init__(self, config, observed):
         self.logs = config["mode"] == "log"
         self.records = config["records"]
-        self.stdlib = (os.path.dirname(os.__file__) + "/", "<frozen")
+        self.stdlib = (holder_of(os.__file__) + "/", "<frozen")
         self.distributions = Distributions(config["packages"])
         self.observed = observed
         self.told = set()
@@ -33,7 +36,7 @@ class Reports:
             if filename == "<string>":  # how setuptools runs a setup.py
                 filename = frame.f_globals.get("__file__")
             if type(filename) is str and filename != OWN_FILE and not filename.startswith(self.stdlib):
-                filename = os.path.abspath(filename)
+                filename = absolute(filename)
                 found.append((self.distributions.of(filename), filename, frame.f_lineno))
             frame = frame.f_back
         return found
@@ -57,7 +60,7 @@ class Reports:
             self.told.add((operation, target, distribution))
         text = os.fsencode("\x1f".join((operation, target, distribution, where, "")))[:MOST_NOTE_BYTES]
         further = os.fsencode("\x1e".join(chain))
-        os.access(os.fsencode(NOTE_PREFIX) + text + (further if len(text + further) < MOST_NOTE_BYTES else b""), 0)
+        posix.access(os.fsencode(NOTE_PREFIX) + text + (further if len(text + further) < MOST_NOTE_BYTES else b""), 0)
 
     def record(self, operation, target, rule, advice):
         """Write one line for ``vsbox report``, once for each thing; return on whose behalf it was."""
@@ -77,29 +80,30 @@ class Reports:
         program = sys.argv[0] if hasattr(sys, "argv") and sys.argv and type(sys.argv[0]) is str else ""
         fields = (
             ("operation", operation), ("target", target), ("distribution", distribution[:200]), ("where", where),
-            ("program", os.path.basename(program or "python")), ("rule", rule), ("allow", advice), ("layer", "guard"),
+            ("program", (program or "python").rpartition("/")[2]), ("rule", rule), ("allow", advice),
+            ("layer", "guard"),
         )
         names = ", ".join(quoted(name, 200) for name in chain[:50])
         line = '{"time": %.3f, "pid": %d, "verdict": "%s", "chain": [%s], %s}\n' % (
-            time.time(), os.getpid(), "would deny" if self.logs else "denied", names,
+            time.time(), posix.getpid(), "would deny" if self.logs else "denied", names,
             ", ".join("%s: %s" % (quoted(key), quoted(value)) for key, value in fields),
         )
         if self.logs:
             text = "vsbox: would deny: %s %s%s\n" % (operation, target, " by " + distribution if distribution else "")
             try:
-                os.write(2, text.encode("utf-8", "backslashreplace"))
+                posix.write(2, text.encode("utf-8", "backslashreplace"))
             except OSError:
                 pass
         for path in self.records:
             try:
-                number = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                number = posix.open(path, APPENDING, 0o600)
             except OSError:
                 continue
             try:
-                if os.fstat(number).st_size < MOST_BYTES:
-                    os.write(number, line.encode("utf-8"))
+                if posix.fstat(number).st_size < MOST_BYTES:
+                    posix.write(number, line.encode("utf-8"))
             except OSError:
                 pass
             finally:
-                os.close(number)
+                posix.close(number)
             return

@@ -1,6 +1,8 @@
 """Text of and for code inside, which may be anything."""
 
+import _io
 import os
+import posix
 
 
 def quoted(text, most=8192):
@@ -19,13 +21,13 @@ def shell_word(text):
 
 
 def read_text(path):
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with _io.open(path, encoding="utf-8", errors="replace") as file:
         return file.read(1 << 22)
 
 
 def as_text(path):
     """Return a path as a string that does what strings do."""
-    path = os.fspath(path)
+    path = posix.fspath(path)
     return str.__str__(path) if isinstance(path, str) else os.fsdecode(bytes.__getitem__(path, slice(None)))
 
 

@@ -42,14 +42,31 @@ def test_it_prints_profiles_that_the_compiler_takes_and_commands_for_a_shell(odd
     assert done.returncode == 0, done.stderr
     assert state(odd_box.root) == before, "something was changed"
     words = [shlex.split(line) for line in done.stderr.splitlines() if line.startswith("  ")]
-    assert [line[:2] for line in words] == [["vsbox", "apparmor"], ["sudo", "apparmor_parser"], ["vsbox", "sync"]]
-    assert words[2][-1] == str(odd_box.root) == words[0][2]
+    assert [line[:2] for line in words[1:]] == [["sudo", "apparmor_parser"], ["vsbox", "sync"]]
+    assert words[2][-1] == str(odd_box.root) == words[0][3]
     if not PARSER.exists():
         lacking("apparmor", "there is no apparmor_parser: apt-get install apparmor")
     argv = [PARSER, "--skip-kernel-load", "--skip-cache"]
     parsed = subprocess.run(argv, input=done.stdout, capture_output=True, text=True, check=False)
     assert parsed.returncode == 0, parsed.stderr
     shutil.rmtree(odd_box.root.parent)
+
+
+@pytest.mark.parametrize(("status", "written"), [(0, "text of it\\end\n"), (1, None)])
+def test_an_installed_profile_is_replaced_by_a_whole_one_alone(
+    plain_box: Box, tmp_path: Path, status: int, written: str | None
+) -> None:
+    """The first command that is printed, with others in the place of ``vsbox`` and ``sudo``."""
+    said = plain_box.person.vsbox("apparmor", plain_box.root).stderr
+    command = said.partition("To install them:\n")[2].splitlines()[0]
+    for name, does in (("vsbox", f"printf '%s\\n' 'text of it\\end'; exit {status}"), ("sudo", "cat >written")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    for shell in ("dash", "bash"):
+        path = f"{tmp_path}:/usr/bin:/bin"
+        subprocess.run([f"/bin/{shell}", "-c", command], cwd=tmp_path, env={"PATH": path}, check=False)
+        found = tmp_path / "written"
+        assert (found.read_text() if found.exists() else None) == written
 
 
 def test_what_is_not_installed_is_said(plain_box: Box) -> None:

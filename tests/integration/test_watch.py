@@ -438,3 +438,14 @@ def test_a_denied_connection_is_told(person: Person, backend: str, boxes: Callab
         assert done.stdout.strip(), done.stderr
         found = {(r["operation"], r["target"], r["allow"]) for r in report(box, "--last") if r["verdict"] == "denied"}
         assert found == {("connect", target, '"network": "host" in sandbox.json')}
+
+
+@pytest.mark.parametrize(("person", "backend"), [("user", "native"), ("user", "landlock")], indirect=True)
+def test_the_status_is_the_commands_though_nobody_reads_what_is_told(box: Box, person: Person) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    variables = {**person.environment, "VSBOX_REPORT": "1"}
+    argv = [str(box.bin / "python"), "-c", "exit(7)"]
+    process = person.popen(argv, env=variables, stdin=subprocess.DEVNULL, stderr=writing)
+    os.close(writing)
+    assert process.wait(60) == 7

@@ -23,7 +23,7 @@ from vsbox.guard.hook.grants import Grants
 from vsbox.guard.hook.guard import SandboxFileNotFoundError, SandboxPermissionError
 from vsbox.guard.hook.reports import MOST_BYTES, MOST_RECORDS
 from vsbox.guard.hook.words import as_host, is_address, is_own_host, quoted
-from vsbox.guard.install import HOOK, PARTS, hook_source
+from vsbox.guard.install import HOOK, NOTHING, PARTS, hook_source
 from vsbox.guard.records import read_records
 
 SOURCE = hook_source().decode()
@@ -40,9 +40,8 @@ PLAIN = os.path.realpath(sys.executable)
 
 def config(**keys: Any) -> dict[str, Any]:
     """Return the configuration of a guard that no kernel helps."""
-    nothing: dict[str, Any] = dict.fromkeys(("read", "write", "hidden", "packages", "records", "granted"), ())
     texts = {"root": "/the/box", "tier": "none", "mode": "enforce", "network": "host"}
-    return nothing | {"read": SYSTEM} | texts | keys
+    return NOTHING | {"read": SYSTEM} | texts | keys
 
 
 def run(code: str, *arguments: object, name: str = "<string>", **keys: Any) -> subprocess.CompletedProcess[str]:
@@ -514,6 +513,14 @@ def test_wrong_arguments_are_answered_as_ever() -> None:
     everything = {"read": ("/",), "write": ("/",), "network": "none"}
     plain = subprocess.run([PLAIN, "-I", "-S", "-c", WRONG], capture_output=True, text=True, check=True, timeout=60)
     assert printed(WRONG, **everything) == json.loads(plain.stdout)
+
+
+def test_what_is_withheld_says_so(place: Path) -> None:
+    hidden = str(place / "file")
+    keys = {"read": (*SYSTEM, str(place)), "hidden": (hidden,), "withheld": (hidden,)}
+    code = "import json\ntry: open(argv[0])\nexcept PermissionError as e: print(json.dumps(str(e)))"
+    said = printed(code, hidden, **keys)
+    assert f"to allow it, outside: take {hidden} out of hidden_paths in /the/box/sandbox/sandbox.json" in said
 
 
 MOCKED = """

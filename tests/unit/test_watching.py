@@ -364,7 +364,7 @@ def judge(tmp_path: Path, tier: str = "namespaces", network: str = "host", **sho
     root = str(tmp_path / "box")
     config = {
         "root": root, "tier": tier, "mode": "enforce", "network": network, "packages": (), "records": (),
-        "read": ("/usr", root), "write": (str(tmp_path / "data"), f"{root}/home"), "hidden": (),
+        "read": ("/usr", root), "write": (str(tmp_path / "data"), f"{root}/home"), "hidden": (), "withheld": (),
         "granted": (str(tmp_path / "data"), f"{root}/home"),
     }  # fmt: skip
     return Judge(config, {str(tmp_path / name): level for name, level in shown.items()})
@@ -528,7 +528,7 @@ def test_reading_who_owns_what_takes_no_longer_because_of_what_code_inside_wrote
 def test_a_report_has_an_end(tmp_path: Path) -> None:
     (tmp_path / "sandbox").mkdir()
     writer = Writer(Layout(tmp_path), Head(0, "c", "enforce", "x"))
-    config = dict.fromkeys(("read", "write", "hidden", "granted", "packages", "records"), ())
+    config = dict.fromkeys(("read", "write", "hidden", "withheld", "granted", "packages", "records"), ())
     judge = Judge({**config, "root": "/box", "tier": "landlock", "mode": "enforce", "network": "host"})
     attribution = Attribution(Distributions(tmp_path, "lib", "/box"))
     watch = Watch(judge, attribution, writer, "/box", blocks=True, says=False)
@@ -551,7 +551,7 @@ def watch(tmp_path: Path) -> Watch:
     """A watch over a box that grants nothing."""
     (tmp_path / "sandbox").mkdir()
     writer = Writer(Layout(tmp_path), Head(0, "c", "enforce", "x"))
-    config = dict.fromkeys(("read", "write", "hidden", "granted", "packages", "records"), ())
+    config = dict.fromkeys(("read", "write", "hidden", "withheld", "granted", "packages", "records"), ())
     judge = Judge({**config, "root": "/box", "tier": "landlock", "mode": "enforce", "network": "host"})
     return Watch(judge, Attribution(Distributions(tmp_path, "lib", "/box")), writer, "/box", blocks=True, says=False)
 
@@ -559,7 +559,7 @@ def watch(tmp_path: Path) -> Watch:
 @pytest.mark.parametrize(("tier", "of_way"), [("landlock", True), ("none", False)])
 def test_a_listing_that_is_not_granted_is_denied(tmp_path: Path, tier: str, of_way: bool) -> None:
     (tmp_path / "granted").mkdir()
-    config = dict.fromkeys(("write", "hidden", "granted", "packages", "records"), ())
+    config = dict.fromkeys(("write", "hidden", "withheld", "granted", "packages", "records"), ())
     given = {"root": "/box", "tier": tier, "mode": "enforce", "network": "host", "read": (f"{tmp_path}/granted/x",)}
     judge = Judge({**config, **given})
     (tmp_path / "other").mkdir()

@@ -119,7 +119,7 @@ SCENARIOS = (
     ),
     Scenario(
         "userns-powerless", "6.12", "6", "landlock", policy=UBUNTU_24_04,
-        lacking={"native": NO_POWER, "bubblewrap": BWRAP_NO_POWER},
+        lacking={"native": NO_POWER, "bubblewrap": BWRAP_NO_POWER}, ci=True,
     ),
     Scenario("bwrap-allowed", "6.12", "6", "bubblewrap", policy=BWRAP_ALLOWED, lacking={"native": NO_POWER}),
     Scenario(

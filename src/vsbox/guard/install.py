@@ -33,9 +33,8 @@ MOST_PREFIXES: Final = 100
 MARK: Final = "_vsbox_guard"
 CODE_NAME: Final = "<vsbox guard>"
 SECONDS: Final = 60
-NOTHING: Final = dict.fromkeys(("read", "write", "hidden", "packages", "records", "granted"), ()) | dict.fromkeys(
-    ("root", "tier", "mode", "network"), ""
-)
+LISTS: Final = ("read", "write", "hidden", "withheld", "packages", "records", "granted")
+NOTHING: Final = dict.fromkeys(LISTS, ()) | dict.fromkeys(("root", "tier", "mode", "network"), "")
 COMPILE: Final = (
     "import marshal, sys\n"
     "sources = sys.stdin.buffer.read().split(b'\\0')\n"

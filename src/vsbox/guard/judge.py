@@ -187,7 +187,7 @@ class Judge:
     def _rule(self, path: str, level: int) -> str:
         if self._is_protected(path, level):
             return "protected in the project: your own tools would execute it"
-        hidden = next((place for place in self.config["hidden"] if is_below(path, place)), None)
+        hidden = next((place for place in self.config["withheld"] if is_below(path, place)), None)
         if hidden is not None:
             return f"hidden_paths: {hidden}"
         return f"not granted in {self._root}/sandbox/sandbox.json"

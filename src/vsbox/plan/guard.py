@@ -78,5 +78,6 @@ def guard_config(policy: Policy, box: BoxFacts, plan: Plan, tier: Tier) -> dict[
         "network": whole.network or "host",
         "packages": (f"{prefix}/{box.interpreter.packages}",),
         "records": tuple(f"{home}/{RECORDS}" for home in homes),
+        "withheld": policy.hidden_paths,
         **lists,
     }

@@ -44,14 +44,11 @@ class Grants:
             path = path.rpartition("/")[0] or "/"
         return self.places[path]
 
-    def hidden_by(self, path):
-        """Return the place that the policy takes away from something that it grants, and that a path is in, or ""."""
+    def is_hidden(self, path):
+        """Tell whether it is taken away from something that is granted."""
         while path not in self.places and path != "/":
             path = holder_of(path)
-        return path if self.places.get(path) == 0 else ""
-
-    def is_hidden(self, path):
-        return bool(self.hidden_by(path))
+        return self.places.get(path) == 0
 
     def is_shown(self, path):
         """Tell whether what is not there is missing in a directory that is: then it is missing outside as well."""

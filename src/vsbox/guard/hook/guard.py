@@ -40,6 +40,7 @@ class Guard:
         self.logs = config["mode"] == "log"
         self.offline = config["network"] == "none"
         self.granted = tuple(path.rstrip("/") + "/" for path in config["granted"])
+        self.withheld = config["withheld"]
         self.observed = observed
         self.shown = shown
         self.grants = Grants(config, set() if learned is None or observed else learned, shown)
@@ -115,8 +116,9 @@ class Guard:
         settings = "%s/sandbox/sandbox.json" % self.root
         advice = "vsbox allow %s%s %s" % (option, shell_word(self.root), shell_word(granted))
         rule = "not granted in %s" % settings
-        hidden = self.grants.hidden_by(real)
-        if hidden:
+        for hidden in self.withheld:
+            if not (real + "/").startswith(hidden + "/"):
+                continue
             rule, advice = "hidden_paths: %s" % hidden, "take %s out of hidden_paths in %s" % (hidden, settings)
         who = self.reports.record(operation, real, rule, advice)
         if raises and not self.logs:

@@ -237,6 +237,8 @@ _Noreturn void run_init(const struct start *start, int channel)
     for (; next < plan->count && plan->records[next].op != OP_PAYLOAD; next++)
         if (namespaced && !start->has_root)
             do_namespace_step(start, &plan->records[next]);
+    if (namespaced)
+        reopen_null();
     int signals = watch_signals();
     int link[2];
     export_directories(start, channel);

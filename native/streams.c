@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 /* Opens the device behind a stream again, on a mount of its own that is read-only: a device is written there as ever. */
@@ -33,19 +34,36 @@ static int open_shielded(int fd, const struct stat *status)
     return opened;
 }
 
-/* A terminal or /dev/null that is handed over is the host's, and who owns it may change its mode, owner and times through the
- * descriptor: a terminal that others may read, a null device that nobody may write. Where it is not to be had by its name (the
- * terminal of another mount namespace), it stays as it is. */
+#define NULL_DEVICE makedev(1, 3)
+
+/* A terminal that is handed over is the host's, and who owns it may change its mode, owner and times through the descriptor:
+ * others could read it. Where it is not to be had by its name (the terminal of another mount namespace), it stays as it is. */
 void shield_streams(void)
 {
     for (int fd = 0; fd <= 2; fd++) {
         struct stat status;
-        if (fstat(fd, &status) < 0 || !S_ISCHR(status.st_mode) || status.st_uid != geteuid())
+        if (fstat(fd, &status) < 0 || !S_ISCHR(status.st_mode) || status.st_uid != geteuid() || status.st_rdev == NULL_DEVICE)
             continue;
         int opened = open_shielded(fd, &status);
         if (opened < 0)
             continue;
         dup2(opened, fd);
         close(opened);
+    }
+}
+
+/* The same of /dev/null, in the new root: there is a read-only mount of it already. */
+void reopen_null(void)
+{
+    for (int fd = 0; fd <= 2; fd++) {
+        struct stat status;
+        int flags = fcntl(fd, F_GETFL);
+        if (flags < 0 || fstat(fd, &status) < 0 || !S_ISCHR(status.st_mode) || status.st_rdev != NULL_DEVICE)
+            continue;
+        int null = open("/dev/null", (flags & O_ACCMODE) | O_CLOEXEC);
+        if (null < 0)
+            continue;
+        dup2(null, fd);
+        close(null);
     }
 }

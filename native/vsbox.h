@@ -237,6 +237,7 @@ void try_profile(const char *profile); /* enters it if there is such a one */
 
 /* ---- streams.c ---- */
 void shield_streams(void); /* with the power to mount, before the root changes */
+void reopen_null(void);    /* and after */
 
 /* ---- verify.c ---- */
 void verify_before_filter(const struct start *start); /* what a filter might not let us ask */

@@ -28,10 +28,10 @@ from vsbox.launch.original import Original, copy_into, note_entries
 from vsbox.launch.paths import open_resolved, remember_written
 from vsbox.launch.process import Command, Running
 from vsbox.launch.protected import linked_place
-from vsbox.launch.scratch import make_scratch
+from vsbox.launch.scratch import Scratch, make_scratch
 from vsbox.launch.streams import Sink
 from vsbox.plan.cell import CELL_ROOT, HOME, Cell, compile_cell
-from vsbox.plan.encode import encode
+from vsbox.plan.encode import encode, renamed
 from vsbox.plan.environment import search_path
 from vsbox.plan.model import Tier
 from vsbox.plan.project import is_protected_name
@@ -134,11 +134,8 @@ class _Plans:
         self._lock = threading.Lock()
         self._known: OrderedDict[str, tuple[int, Receipt]] = OrderedDict()
 
-    def get(self, key: str | None, make: Callable[[], tuple[bytes, Receipt]]) -> tuple[int, Receipt]:
-        """Return a descriptor, the caller's to close, and the receipt; None: nothing will ask for the same again."""
-        if key is None:
-            encoded, receipt = make()
-            return _memory_file(encoded), receipt
+    def get(self, key: str, make: Callable[[], tuple[bytes, Receipt]]) -> tuple[int, Receipt]:
+        """Return a descriptor, the caller's to close, and the receipt."""
         with self._lock:
             if key not in self._known:
                 encoded, receipt = make()
@@ -153,6 +150,13 @@ class _Plans:
     def renew_lock(self) -> None:
         """Forget that another thread had it: in a child, there is none."""
         self._lock = threading.Lock()
+
+
+def _renamed(descriptor: int, scratch: Scratch) -> int:
+    """Return the plan with the name that the directory has, in place of one that is closed."""
+    with os.fdopen(descriptor, "rb") as file:
+        kept = os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+    return _memory_file(renamed(kept, scratch.named, scratch.path))
 
 
 def _memory_file(data: bytes) -> int:
@@ -274,29 +278,30 @@ def _prepare(
 ) -> Prepared:
     namespaces = tier is Tier.NAMESPACES
     scratch = None if namespaces else make_scratch(stack)
+    scratch_path, scratch_name = (None, None) if scratch is None else (scratch.path, scratch.named)
     source, asked = wanted.workdir, wanted
     if scratch is not None:
-        wanted, source = _without_namespaces(wanted, scratch), None if wanted.capture else source
-    original = _original(asked, scratch, stack)
+        wanted, source = _without_namespaces(wanted, scratch.named), None if wanted.capture else source
+    original = _original(asked, scratch_path, stack)
     workdir, capture = wanted.mount_point, wanted.capture
     protects = namespaces and wanted.workdir is not None and not capture
     protected = protected_names(wanted.workdir or "") if protects else []
-    policy = _policy(wanted, environment, scratch, tier, protected)
+    policy = _policy(wanted, environment, scratch_name, tier, protected)
     cell = Cell(
         environment.interpreter,
         workdir=workdir,
         source=source,
         access="capture" if capture else wanted.workdir_access,
         cwd=wanted.cwd,
-        scratch=scratch,
+        scratch=scratch_name,
         disk_bytes=wanted.limits.disk_bytes,
         waits=wanted.waits,
     )
     below = (f"{source}/{name}" for name in protected)
     mounted = (*(mount[0] for mount in wanted.mounts), *environment.mounts[1:])
     named = (*policy.allowed_paths, *policy.read_only_paths, *policy.hidden_paths)
-    seen = {path: look_at(path) for path in (*named, *below, *mounted, *filter(None, (source, scratch)))}
-    key = repr((tier, policy, cell, seen)) if scratch is None else None
+    look, actual = (look_at, str) if scratch is None else (scratch.look_at, scratch.actual)
+    seen = {path: look(path) for path in (*named, *below, *mounted, *filter(None, (source, cell.scratch)))}
 
     def make() -> tuple[bytes, Receipt]:
         interpreter = environment.interpreter
@@ -305,19 +310,21 @@ def _prepare(
         plan = compile_cell(policy, cell, facts, tier)
         return encode(plan.steps), plan.receipt
 
-    descriptor, receipt = PLANS.get(key, make)
+    descriptor, receipt = PLANS.get(repr((tier, policy, cell, seen)), make)
+    if scratch is not None:
+        descriptor = _renamed(descriptor, scratch)
     stack.callback(os.close, descriptor)
-    remember_written(grants_to_write(wanted))
+    remember_written(map(actual, grants_to_write(wanted)))
     group = _group(wanted.limits, namespaces=namespaces)
     stack.callback(group.close)
-    home = HOME if namespaces else f"{scratch}/home"
+    home = HOME if scratch is None else f"{scratch.path}/home"
     exports = len(cell.exported) + capture if namespaces else 0
     if asked.capture:
         receipt = msgspec.structs.replace(receipt, changes="overlay" if namespaces else "copy")
     on_host = None if capture or (namespaces and source is None) else source or workdir
     return Prepared(
         descriptor, receipt, tier, environment, _variables(environment, home, namespaces=namespaces, asked=variables),
-        workdir, group, exports, scratch, on_host, stack, original,
+        actual(workdir), group, exports, scratch_path, on_host and actual(on_host), stack, original,
     )  # fmt: skip
 
 

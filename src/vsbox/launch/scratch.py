@@ -11,19 +11,42 @@ import time
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from vsbox.host.collect import look_at
+from vsbox.host.facts import PathFact
 from vsbox.launch.files import DIRECTORY, open_locked_directory, remove_tree
 
 SECONDS_TO_LOCK: Final = 60
 """Between making a directory and locking it there is a moment."""
 SCRATCH: Final = "vsbox-run-"
+STAND_IN: Final = "X" * 8
+"""For what :mod:`tempfile` makes up."""
 
 
-def make_scratch(stack: contextlib.ExitStack) -> str:
+class Scratch:
+    """A directory that is private to one run. ``named``: what plans call it, since they are kept; it is as long."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.named = f"{path[: -len(STAND_IN)]}{STAND_IN}"
+
+    def actual(self, path: str) -> str:
+        """Return a path of a plan as it is on the disk."""
+        return path.replace(self.named, self.path, 1)
+
+    def look_at(self, path: str) -> PathFact:
+        """Return what is at a path of a plan, as it would be under that name."""
+        fact = look_at(self.actual(path))
+        return msgspec.structs.replace(fact, real=fact.real.replace(self.path, self.named, 1))
+
+
+def make_scratch(stack: contextlib.ExitStack) -> Scratch:
     """Make a directory for what is private to a run where nothing can be mounted."""
     scratch, lock = make_locked(stack, os.path.realpath(tempfile.gettempdir()), SCRATCH)
     for name in ("home", "tmp", "work"):
         os.mkdir(name, 0o700, dir_fd=lock)
-    return scratch
+    return Scratch(scratch)
 
 
 def make_locked(stack: contextlib.ExitStack, place: str, prefix: str) -> tuple[str, int]:

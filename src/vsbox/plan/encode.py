@@ -60,7 +60,20 @@ def _encode_step(step: Step) -> bytes:
     return head + b"".join(struct.pack("<I", len(field)) + field for field in fields)
 
 
+HEAD: Final = struct.Struct(f"<{len(MAGIC)}sIIQQ")
+
+
 def encode(steps: Steps) -> bytes:
     """Return the encoded plan. Its checksum (Adler-32, RFC 1950) finds accidents, not intent."""
     body = b"".join(map(_encode_step, steps))
-    return MAGIC + struct.pack("<IIQQ", VERSION, len(steps), len(body), zlib.adler32(body)) + body
+    return HEAD.pack(MAGIC, VERSION, len(steps), len(body), zlib.adler32(body)) + body
+
+
+def renamed(encoded: bytes, old: str, new: str) -> bytes:
+    """Return an encoded plan for another directory, whose path is as long."""
+    before, after = os.fsencode(old), os.fsencode(new)
+    if len(before) != len(after):
+        raise ValueError(f"cannot rename {old} to {new} in a plan: its fields would be longer or shorter")
+    magic, version, count, size, _ = HEAD.unpack_from(encoded)
+    body = encoded[HEAD.size :].replace(before, after)
+    return HEAD.pack(magic, version, count, size, zlib.adler32(body)) + body

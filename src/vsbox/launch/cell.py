@@ -134,8 +134,11 @@ class _Plans:
         self._lock = threading.Lock()
         self._known: OrderedDict[str, tuple[int, Receipt]] = OrderedDict()
 
-    def get(self, key: str, make: Callable[[], tuple[bytes, Receipt]]) -> tuple[int, Receipt]:
-        """Return a descriptor, the caller's to close, and the receipt."""
+    def get(self, key: str | None, make: Callable[[], tuple[bytes, Receipt]]) -> tuple[int, Receipt]:
+        """Return a descriptor, the caller's to close, and the receipt; None: nothing will ask for the same again."""
+        if key is None:
+            encoded, receipt = make()
+            return _memory_file(encoded), receipt
         with self._lock:
             if key not in self._known:
                 encoded, receipt = make()
@@ -310,7 +313,8 @@ def _prepare(
         plan = compile_cell(policy, cell, facts, tier)
         return encode(plan.steps), plan.receipt
 
-    descriptor, receipt = PLANS.get(repr((tier, policy, cell, seen)), make)
+    is_of_a_moment = scratch is not None and wanted.limits.processes is not None  # what the machine has running
+    descriptor, receipt = PLANS.get(None if is_of_a_moment else repr((tier, policy, cell, seen)), make)
     if scratch is not None:
         descriptor = _renamed(descriptor, scratch)
     stack.callback(os.close, descriptor)

@@ -1,7 +1,7 @@
 """Limits of a run, and a meter of what its processes use.
 
 What the kernel counts for all processes together it counts in a control group (``group.py``). Where there is none,
-:class:`Meter` looks at the processes, a hundred times a second at first and then ten: at resident memory rather than
+:class:`Meter` looks at the processes, some sixty times a second at first and then ten: at resident memory rather than
 address space, which numerical libraries reserve without using it.
 """
 

@@ -32,7 +32,7 @@ SECONDS_TO_START: Final = 60.0
 """For the launcher to make what the code inside is to find."""
 SECONDS_TO_END: Final = 5.0
 """For the launcher to end what is inside, before it is killed itself."""
-SHORTEST_LOOK, LONGEST_LOOK = 0.008, 0.1
+SHORTEST_LOOK, LONGEST_LOOK = 0.015, 0.1
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ class _Plans:
 def _renamed(descriptor: int, scratch: Scratch) -> int:
     """Return the plan with the name that the directory has, in place of one that is closed."""
     with os.fdopen(descriptor, "rb") as file:
-        kept = os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+        kept = os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)  # type: ignore[attr-defined,unused-ignore]
     return _memory_file(renamed(kept, scratch.named, scratch.path))
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from harness import BACKENDS, PLAIN, Box, Person
+from harness import BACKENDS, PLAIN, ROOT_BY_BWRAP, Box, Person, lacking
 
 CHANGES = """
 import json, os, stat
@@ -77,6 +79,33 @@ def test_a_box_changes_none(person: Person, box: Box, stream: int) -> None:
     found = found_by(person, str(box.bin / "python"), stream)
     assert changed(found) == set()
     assert found["use"] == USED
+
+
+USES = """
+import json, os, sys
+def outcome(flags):
+    try:
+        os.close(os.open(sys.argv[1], flags))
+    except OSError as error:
+        return os.strerror(error.errno)
+    return "done"
+print(json.dumps([outcome(os.O_RDONLY), outcome(os.O_WRONLY)]))
+"""
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, ROOT_BY_BWRAP])
+def test_one_that_is_granted_for_reading_is_not_written(
+    person: Person, backend: str, make_box: Callable[..., Box], place: Path
+) -> None:
+    """A mount that is read-only does not keep from it."""
+    if os.geteuid() != 0:
+        lacking("root", "to make a device takes root")
+    device = place / "null"
+    os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    device.chmod(0o666)
+    box = make_box(person, backend, "--no-pip", "--allow-read", str(device), fresh=True)
+    outside, inside = (person.run([str(p), "-c", USES, str(device)]) for p in (PLAIN, box.bin / "python"))
+    assert (json.loads(outside.stdout), json.loads(inside.stdout)) == (["done"] * 2, ["done", "Permission denied"])
 
 
 @pytest.mark.parametrize("backend", ["native", "landlock"])

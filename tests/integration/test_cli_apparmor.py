@@ -66,7 +66,8 @@ def test_an_installed_profile_is_replaced_by_a_whole_one_alone(
         path = f"{tmp_path}:/usr/bin:/bin"
         subprocess.run([f"/bin/{shell}", "-c", command], cwd=tmp_path, env={"PATH": path}, check=False)
         found = tmp_path / "written"
-        assert (found.read_text() if found.exists() else None) == written
+        assert (found.read_text() if found.exists() else None) == written, shell
+        found.unlink(missing_ok=True)
 
 
 def test_what_is_not_installed_is_said(plain_box: Box) -> None:

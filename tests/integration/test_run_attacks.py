@@ -24,6 +24,7 @@ from processes import wait_until
 from vsbox import ConflictError, Limits, Outcome, PolicyError, Sandbox, UsageError, run
 from vsbox.host.collect import find_launcher
 from vsbox.launch.cell import Wanted, prepare
+from vsbox.launch.limits import all_tasks
 
 tiers = pytest.mark.parametrize("tier", ["native", "landlock"])
 
@@ -922,6 +923,16 @@ def test_what_a_protected_name_leads_to_is_protected(tier: str, changes: Any, di
     if changes == "capture" or tier == "native":
         assert (directory / "real.env").read_text() == "export A=1"
         assert not (directory / "store" / "hook").exists()
+
+
+def test_without_namespaces_no_more_can_be_forked_than_the_machine_has_beside_the_limit() -> None:
+    """What a fork bomb comes to until it is seen."""
+    code = "import resource; print(*resource.getrlimit(resource.RLIMIT_NPROC))"
+    before = all_tasks()
+    found = run(code, limits=Limits(processes=20), backend="landlock").stdout.split()
+    assert len(set(found)) == 1
+    assert 20 < int(found[0]) < 20 + 2 * before + 100
+    assert run(code, backend="landlock").stdout.split() != found, "the control: it is the limit's doing"
 
 
 NAMELESS = "import os\nf = open('x', 'wb')\nos.unlink('x')\nwhile True: f.write(bytes(1 << 20)); f.flush()"

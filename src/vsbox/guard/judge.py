@@ -62,7 +62,7 @@ class Judge:
 
     def __post_init__(self) -> None:
         """Take what the start shows into what is granted."""
-        self._grants: Any = Grants(self.config, set())  # type: ignore[no-untyped-call]
+        self._grants: Any = Grants(self.config, set())  # type: ignore[no-untyped-call] # of code for Python 3.8
         for path, level in self.shown.items():
             self._grants.places.setdefault(path, level)
         self._granted = tuple(f"{path.rstrip('/')}/" for path in (*self.config["granted"], *self.shown))

@@ -90,7 +90,7 @@ def check_timeout(value: object) -> None:
     """Refuse what is no number of seconds."""
     try:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        is_good = value is None or (is_number and 0 < value <= MOST_SECONDS)  # type: ignore[operator]
+        is_good = value is None or (is_number and 0 < value <= MOST_SECONDS)  # type: ignore[operator] # a number
     except TypeError:
         is_good = False
     if not is_good:

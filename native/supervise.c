@@ -307,13 +307,13 @@ int run_outside(struct start *start, int *signal_out)
     int signals = watch_signals();
     release_streams();
     struct message last = wait_for_end(start, channel[0], signals, init);
+    if (start->control) /* who hears it gets ready while the kernel takes the rest down; our end says that this is done */
+        send(start->control, &last, sizeof last, MSG_NOSIGNAL | MSG_DONTWAIT);
     int status = 0;
     while (waitpid(init, &status, 0) < 0 && errno == EINTR)
         ;
     end_reporter();
     sys_sigprocmask(SIG_SETMASK, caller_mask, NULL);
-    if (start->control)
-        send(start->control, &last, sizeof last, MSG_NOSIGNAL | MSG_DONTWAIT);
     switch (last.kind) {
     case MESSAGE_FAILED:
         if (start->control)

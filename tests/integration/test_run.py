@@ -178,6 +178,30 @@ def test_no_network_unless_asked(tier: str) -> None:
         assert "reached" in run(code, backend=tier, network="host").stdout
 
 
+SEEN = """
+import os
+for name in {names!r}:
+    try:
+        os.close(os.open(f"/etc/{{name}}", os.O_RDONLY))
+        print(name)
+    except OSError:
+        pass
+"""
+
+
+@tiers
+def test_of_etc_a_run_sees_what_it_has_a_use_for(tier: str) -> None:
+    names = ["hosts", "passwd", "resolv.conf", "ssl/certs", "bash.bashrc", "hostname"]
+    code = SEEN.format(names=[name for name in names if os.access(f"/etc/{name}", os.R_OK)])
+    control = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"hosts", "resolv.conf", "bash.bashrc"} <= set(control.stdout.split())
+    networked = [name for name in control.stdout.split() if name not in {"bash.bashrc", "hostname"}]
+    assert run(code, backend=tier, network="host").stdout.split() == networked
+    assert run(code, backend=tier).stdout.split() == ["hosts", "passwd"]
+    named = run(code, backend=tier, read=["/etc/resolv.conf", "/etc/bash.bashrc"]).stdout.split()
+    assert named == ["hosts", "passwd", "resolv.conf", "bash.bashrc"]
+
+
 @tiers
 def test_files_and_what_changed(tier: str) -> None:
     code = (

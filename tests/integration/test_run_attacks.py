@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -36,6 +37,27 @@ def directory() -> Iterator[Path]:
     yield path
     subprocess.run(["chmod", "-R", "u+rwX", path], check=False)
     shutil.rmtree(path, ignore_errors=True)
+
+
+def children() -> set[str]:
+    tasks = Path(f"/proc/{os.getpid()}/task").iterdir()
+    return {pid for task in tasks for pid in (task / "children").read_text(encoding="ascii").split()}
+
+
+@tiers
+@pytest.mark.parametrize("cause", [OSError(errno.EMFILE, "Too many open files"), KeyboardInterrupt()], ids=repr)
+def test_a_start_that_fails_half_way_leaves_nothing(
+    tier: str, cause: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise cause
+
+    run("pass", backend=tier)  # the plan is kept
+    before = children(), set(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr("vsbox.launch.process.selectors.DefaultSelector", fail)
+    with pytest.raises(type(cause)):
+        run("import time; time.sleep(60)", backend=tier)
+    assert (children(), set(os.listdir("/proc/self/fd"))) == before
 
 
 # ---- files that it leaves ----

@@ -64,15 +64,14 @@ def facts_for(paths: Iterable[str]) -> HostFacts:
     return msgspec.structs.replace(facts, paths=facts.paths | {path: look_at(path) for path in paths})
 
 
-def choose_tier(backend: str, facts: HostFacts) -> Tier:
+@functools.cache
+def choose_tier(backend: str) -> Tier:
     """Return the tier of a backend, the strongest for ``auto``.
 
     Raises:
-        UsageError: no such backend for runs.
         CannotEnforceError: it does not work here.
     """
-    if backend not in ("auto", *BACKENDS):
-        raise UsageError(f"no backend {backend!r} for runs", hint=f"auto, {', '.join(BACKENDS)}")
+    facts = machine_facts()
     if backend != "auto":
         return choose(backend, facts).backend.tier
     problems = []
@@ -248,7 +247,7 @@ def prepare(wanted: Wanted, variables: Mapping[str, str]) -> Prepared:
         VsboxError: it cannot be done here, or not as asked.
     """
     _check(wanted)
-    tier = choose_tier(wanted.backend, machine_facts())
+    tier = choose_tier(wanted.backend)
     environment = find_environment(wanted.packages, tier, grants_to_write(wanted))
     stack = contextlib.ExitStack()
     try:
@@ -259,6 +258,8 @@ def prepare(wanted: Wanted, variables: Mapping[str, str]) -> Prepared:
 
 
 def _check(wanted: Wanted) -> None:
+    if wanted.backend not in ("auto", *BACKENDS):
+        raise UsageError(f"no backend {wanted.backend!r} for runs", hint=f"auto, {', '.join(BACKENDS)}")
     if wanted.network not in NETWORKS:
         raise UsageError(f"bad network {wanted.network!r}", hint=", ".join(NETWORKS))
     if wanted.workdir is not None and not os.path.isdir(wanted.workdir):
@@ -289,7 +290,6 @@ def _prepare(
     workdir, capture = wanted.mount_point, wanted.capture
     protects = namespaces and wanted.workdir is not None and not capture
     protected = protected_names(wanted.workdir or "") if protects else []
-    policy = _policy(wanted, environment, scratch_name, tier, protected)
     cell = Cell(
         environment.interpreter,
         workdir=workdir,
@@ -302,7 +302,7 @@ def _prepare(
     )
     below = (f"{source}/{name}" for name in protected)
     mounted = (*(mount[0] for mount in wanted.mounts), *environment.mounts[1:])
-    named = (*policy.allowed_paths, *policy.read_only_paths, *policy.hidden_paths)
+    named = (*wanted.write, *wanted.read, *wanted.hidden)
     look, actual = (look_at, str) if scratch is None else (scratch.look_at, scratch.actual)
     seen = {path: look(path) for path in (*named, *below, *mounted, *filter(None, (source, cell.scratch)))}
 
@@ -310,11 +310,13 @@ def _prepare(
         interpreter = environment.interpreter
         facts = facts_for((*interpreter.trees, *interpreter.libraries))
         facts = msgspec.structs.replace(facts, paths=facts.paths | seen)
+        policy = _policy(wanted, environment, scratch_name, tier, protected)
         plan = compile_cell(policy, cell, facts, tier)
         return encode(plan.steps), plan.receipt
 
     is_of_a_moment = scratch is not None and wanted.limits.processes is not None  # what the machine has running
-    descriptor, receipt = PLANS.get(None if is_of_a_moment else repr((tier, policy, cell, seen)), make)
+    made_from = (tier, wanted, cell, environment.mounts, protected, seen)
+    descriptor, receipt = PLANS.get(None if is_of_a_moment else repr(made_from), make)
     if scratch is not None:
         descriptor = _renamed(descriptor, scratch)
     stack.callback(os.close, descriptor)

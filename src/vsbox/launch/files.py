@@ -328,6 +328,9 @@ def compare(before: Snapshot, after: Snapshot) -> Changes:
 
     A repository is one also since a directory is there that git asks for: its HEAD counts as protected then.
     """
+    is_complete = before.is_complete and after.is_complete
+    if (before, before.directories) == (after, after.directories):
+        return Changes(is_complete=is_complete)
 
     def names(paths: set[str]) -> tuple[str, ...]:
         return tuple(sorted(map(text_of, paths)))
@@ -338,6 +341,6 @@ def compare(before: Snapshot, after: Snapshot) -> Changes:
     grown = {os.path.dirname(path) for path in after.directories - before.directories}
     suspects = created | changed | {os.path.join(path, "HEAD") for path in grown} & after.keys()
     return Changes(
-        names(created), names(changed), names(before.keys() - after.keys()), before.is_complete and after.is_complete,
+        names(created), names(changed), names(before.keys() - after.keys()), is_complete,
         names({path for path in suspects if path in protected}),
     )  # fmt: skip

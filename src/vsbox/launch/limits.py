@@ -69,7 +69,7 @@ def limits_of(given: object) -> Limits:
         UsageError: they are something else.
     """
     if given is None:
-        return Limits()
+        return USUAL
     if not isinstance(given, Limits):
         raise UsageError(f"bad limits: {type(given).__name__}", hint="vsbox.Limits(...)")
     return given
@@ -82,6 +82,7 @@ FIELDS: Final = (
     ("memory_bytes", int, 4096, MOST), ("processes", int, 1, MOST), ("open_files", int, 1, MOST),
     ("file_bytes", int, 4096, MOST), ("disk_bytes", int, 4096, MOST), ("output_bytes", int, 1, MOST),
 )  # fmt: skip
+USUAL: Final = Limits()
 WATCHED: Final = ("cpu_seconds", "idle_seconds")
 """Limits that nothing but looking at the processes can hold for all of them together."""
 EXACT_BY_GROUP: Final = {"memory_bytes": "memory", "processes": "pids"}

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from vsbox.errors import LauncherError, VsboxError
 from vsbox.host.collect import find_launcher
@@ -33,6 +33,13 @@ SECONDS_TO_START: Final = 60.0
 SECONDS_TO_END: Final = 5.0
 """For the launcher to end what is inside, before it is killed itself."""
 SHORTEST_LOOK, LONGEST_LOOK = 0.015, 0.1
+
+
+class Closable(Protocol):
+    """What is closed in the end."""
+
+    def close(self) -> None:
+        """Close it; a second time does nothing."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +82,15 @@ class Running:
         self._room = limits.output_bytes
         self._cpu_before = 0.0
         self._disks: Disks | None = None
-        self._selector = selectors.DefaultSelector()
         self._open: dict[int, Callable[[], object]] = {}
-        self._wake, self._woken = socket.socketpair()
         self._pipes = Pipes()
+        self._to_close: list[Closable] = [self.control, self._pipes]
         self._init, self._launcher = -1, -1
+        self._has_started = False
         try:
             self._start(command)
         except BaseException:
-            self._close_own()
+            self.close()
             raise
         finally:
             self.control.theirs.close()
@@ -112,8 +119,13 @@ class Running:
         except (OSError, ValueError) as error:  # an argument holds NUL
             cause = getattr(error, "strerror", None) or error
             raise LauncherError(f"cannot start {command.argv[0]}: {cause}") from error
-        self._pipes.close_handed()
         self._meter = Meter(self._process.pid, witnesses=command.witnesses)
+        self._has_started = True
+        self._pipes.close_handed()
+        self._selector = selectors.DefaultSelector()  # only now, while the launcher begins
+        self._to_close.append(self._selector)
+        self._wake, self._woken = socket.socketpair()
+        self._to_close += (self._wake, self._woken)
         with contextlib.suppress(OSError):  # Linux before 5.3: its streams are closed when it has ended
             self._launcher = os.pidfd_open(self._process.pid)  # type: ignore[attr-defined,unused-ignore]
             self._selector.register(self._launcher, selectors.EVENT_READ, lambda: None)
@@ -226,9 +238,13 @@ class Running:
             LauncherError: the launcher could not do it; the payload did not run.
         """
         deadline = None if timeout is None else self.started + timeout
-        if not self.pump(lambda: not self._open or self._is_launcher_gone(), deadline) and timeout is not None:
+        if not self.pump(self._is_over, deadline) and timeout is not None:
             self.end(Outcome.TIMEOUT, LimitHit("timeout", timeout, time.monotonic() - self.started))
         return self.reap()
+
+    def _is_over(self) -> bool:
+        """Tell whether the launcher has said its last word, or can say none: what still writes is about to end."""
+        return self.control.last is not None or not self._open or self._is_launcher_gone()
 
     def pump(self, is_done: Callable[[], bool], deadline: float | None) -> bool:
         """Hear, feed and watch until something is done, a limit ends the run, or it is late; false for the last."""
@@ -355,7 +371,7 @@ class Running:
                 self._know_init()
                 os.kill(self._process.pid, 9)
                 latest += SECONDS_TO_END
-            time.sleep(pause)
+            _wait_for_any((self._launcher,), pause)
             pause = min(pause * 2, 0.02)
         self._wait_for_init()
         wall = time.monotonic() - self.started
@@ -407,7 +423,7 @@ class Running:
 
     def close(self) -> None:
         """End what still runs, and close every descriptor."""
-        if self._process.returncode is None:
+        if self._has_started and self._process.returncode is None:
             self.end(Outcome.CANCELLED, None)
             self._kill()
             self._wait()
@@ -419,8 +435,7 @@ class Running:
         self._close_descriptors()
 
     def _close_descriptors(self) -> None:
-        self._selector.close()
-        for end in (self.control, self._pipes, self._wake, self._woken):
+        for end in self._to_close:
             end.close()
         for process in (self._init, self._launcher):
             if process >= 0:

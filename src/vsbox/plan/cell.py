@@ -27,8 +27,23 @@ from vsbox.policy.model import Policy
 CELL_ROOT: Final = "/run/vsbox/cell"
 """Where the box would be if there were one: nothing is there, inside or outside."""
 HOME: Final = "/tmp/home"
-SETTINGS: Final = frozenset({"/etc/pip.conf", "/etc/xdg/pip", "/etc/uv"})
-"""They may hold credentials of an index, and nothing is installed."""
+NOT_SEEN: Final = frozenset(
+    f"/etc/{name}"
+    for name in (
+        # they may hold credentials, and nothing is installed or fetched
+        "pip.conf", "xdg/pip", "uv", "gitconfig",
+        # of people at a terminal, and of the machine
+        "shells", "inputrc", "bash.bashrc", "hostname",
+    )
+)  # fmt: skip
+NOT_SEEN_OFFLINE: Final = frozenset(
+    f"/etc/{name}"
+    for name in (
+        "resolv.conf", "gai.conf",
+        "ssl/certs", "ssl/cert.pem", "ca-certificates", "pki/tls/certs", "pki/tls/cert.pem", "pki/ca-trust",
+    )
+)  # fmt: skip
+"""Parts of the system's list that a run has no use for; the second says which servers to ask and whom to trust."""
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -69,6 +84,8 @@ def compile_cell(policy: Policy, cell: Cell, facts: HostFacts, tier: Tier) -> Pl
     facts = msgspec.structs.replace(facts, index=IndexSettings())
     c = Compilation(policy, facts, BoxFacts(CELL_ROOT, cell.interpreter), tier, installing=False)
     c.tells_refusals = c.situation.broker
+    not_seen = NOT_SEEN | (NOT_SEEN_OFFLINE if c.situation.offline else frozenset())
+    c.etc = tuple(path for path in system.ETC if path not in not_seen)
     if c.namespaces:
         c.home = HOME
     elif cell.scratch is None or cell.access == "capture":
@@ -100,7 +117,7 @@ def _head(c: Compilation, cell: Cell) -> Iterator[Step]:
 def _root_steps(c: Compilation, cell: Cell) -> Iterator[Step]:
     yield steps.Namespaces(namespaces_of(c) | (CLONE_NEWNET if c.situation.offline else 0))
     yield steps.Tmpfs("/", ROOT_BYTES, 0o755)
-    yield from (step for step in system_tree_steps(c) if getattr(step, "target", None) not in SETTINGS)
+    yield from system_tree_steps(c)
     yield steps.ReadOnly()
     yield steps.Proc("/proc")
     masked = (*system.MASKED, *(system.MASKED_FROM_ROOT if c.facts.uid == 0 else ()))
@@ -150,7 +167,7 @@ def _landlock_steps(c: Compilation, cell: Cell) -> Iterator[Step]:
 
 
 def _rules_on_host(c: Compilation) -> Iterator[tuple[str, int]]:
-    yield from ((path, access) for path, access in host_rules(c) if path not in SETTINGS)
+    yield from host_rules(c)
     for path in c.writable_trees(""):
         yield path, landlock.WRITE
     for grant in c.grants:

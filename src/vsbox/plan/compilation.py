@@ -42,6 +42,7 @@ class Compilation:
         self.policy = mounts.without_missing(self.mapped, facts)
         self.installing = installing
         self.packages_writable = self.policy.packages == "write" or (self.policy.packages == "install" and installing)
+        self.etc = system.ETC
         self.home_source = box.installs if installing else box.home
         self.facts = facts
         self.box = box
@@ -87,7 +88,7 @@ class Compilation:
         covered = [
             path for path in system.TREES if self.facts.path(path).kind == "directory"
         ]
-        covered += [path for path in system.ETC if self.facts.path(path).kind != "missing"]
+        covered += [path for path in self.etc if self.facts.path(path).kind != "missing"]
         for path in paths:
             if not any(is_below(path, tree) for tree in covered):
                 yield path

@@ -97,7 +97,7 @@ def rules_in_own_root(c: Compilation) -> Iterator[tuple[str, int]]:
 
 def host_rules(c: Compilation) -> Iterator[tuple[str, int]]:
     """Yield what may be read of the machine where its disk is seen as it is, and the devices."""
-    for path in (*system.TREES, *system.ETC, *system.KERNEL_VIEWS, *system.SHARED_PROC):
+    for path in (*system.TREES, *c.etc, *system.KERNEL_VIEWS, *system.SHARED_PROC):
         fact = c.facts.path(path)
         if fact.kind != "missing" and (fact.real == path or path not in system.TREES):
             yield fact.real, c.read

@@ -71,7 +71,7 @@ def hidden_steps(c: Compilation) -> Iterator[Step]:
 
 def system_tree_steps(c: Compilation) -> Iterator[Step]:
     """Yield what is seen of the system: its trees, small files of /etc, what the kernel says of processors."""
-    for path in (*system.TREES, *system.ETC, *system.KERNEL_VIEWS):
+    for path in (*system.TREES, *c.etc, *system.KERNEL_VIEWS):
         fact = c.facts.path(path)
         if fact.kind == "missing":
             continue

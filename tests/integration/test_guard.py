@@ -38,13 +38,17 @@ KEYS = {
 NO_GUARD = ("-I", "-S")
 
 ATTEMPT = """
-import ctypes, importlib.machinery, importlib.util, json, os, shutil, socket, sqlite3, sys
+import ctypes, importlib.machinery, importlib.util, json, os, shutil, socket, sqlite3, subprocess, sys, urllib.request
 def load(path):
     loader = importlib.machinery.ExtensionFileLoader(os.path.basename(path).partition(".")[0], path)
     importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
 def call(path):
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(path)
+def extend(path):
+    base = sqlite3.connect(":memory:")
+    base.enable_load_extension(True)
+    base.load_extension(path)
 def attempt(code, **names):
     try:
         exec(code, globals() | names)
@@ -203,6 +207,78 @@ def test_what_is_advised_is_what_it_takes(
         assert attempt(box, stand, code, path) is None
     finally:
         person.write(policy, before)  # a granted path that is gone ends a start
+
+
+LOOKS = {
+    "remove a tree": ("directory", "shutil.rmtree(path)"),
+    "remove a tree below": ("directory/below/x", "shutil.rmtree(path)"),
+    "start a program there": ("directory", "subprocess.run(['/bin/true'], cwd=path, check=True)"),
+    "start there, by a path": ("directory", "import pathlib; subprocess.run(['true'], cwd=pathlib.Path(path))"),
+    "list attributes": ("file", "os.listxattr(path)"),
+    "read an attribute": (
+        "file", "try: os.getxattr(path, 'user.none')\nexcept OSError as e:\n    if e.errno != 61: raise"
+    ),
+    "fetch": ("file", "urllib.request.urlopen('file://' + path).read()"),
+}
+
+
+@pytest.mark.parametrize(("person", "backend"), [PAIRS[0], PAIRS[2]], indirect=True)
+@pytest.mark.parametrize("name", LOOKS)
+def test_calls_that_look_first_are_explained_as_well(
+    person: Person, backend: str, boxes: Callable[..., Box], stand: Path, outside: Path, name: str
+) -> None:
+    """What is not there inside is found missing by a call that is no event."""
+    box = boxes(person, backend, "advised", "--no-pip")
+    (outside / "directory" / "below" / "x").mkdir(parents=True)
+    for path in (outside / "directory").rglob("*"):
+        own(person, path)
+    path = outside / LOOKS[name][0]
+    denied = attempt(box, stand, LOOKS[name][1], path)
+    assert denied is not None
+    assert {"SandboxPermissionError", "FileNotFoundError"} <= set(denied.kinds)
+    assert ("URLError" in denied.kinds) == (name == "fetch")
+    assert (denied.filename, denied.advice[0]) == (str(path), "allow")
+    policy = box.root / "sandbox" / "sandbox.json"
+    before = policy.read_text()
+    try:
+        person.vsbox(*denied.advice, check=True)
+        assert attempt(box, stand, LOOKS[name][1], path) is None
+    finally:
+        person.write(policy, before)
+
+
+@each_tier
+def test_a_tree_that_cannot_be_removed_is_left_to_who_asked(
+    person: Person, backend: str, box: Box, stand: Path, outside: Path
+) -> None:
+    code = (
+        "seen = []\nshutil.rmtree(path, ignore_errors=True)\n"
+        "shutil.rmtree(path, onerror=lambda *said: seen.append(said))\nassert seen[0][1] == path"
+    )
+    assert attempt(box, stand, code, outside / "directory") is None
+    assert (outside / "directory").is_dir()
+
+
+@pytest.mark.parametrize(("person", "backend"), PAIRS[:1], indirect=True)
+def test_an_extension_of_a_database_is_named(box: Box, stand: Path, outside: Path) -> None:
+    for given in ("library.so", "library"):
+        denied = attempt(box, stand, "extend(path)", outside / given)
+        assert denied is not None
+        assert {"SandboxPermissionError", "OperationalError"} <= set(denied.kinds)
+        assert denied.advice == ["allow", "--read", str(box.root), str(outside / given)]
+
+
+@pytest.mark.parametrize(("person", "backend"), [("user", "native")], indirect=True)
+def test_names_of_addresses_are_not_asked_for_without_a_network(
+    person: Person, backend: str, boxes: Callable[..., Box], stand: Path
+) -> None:
+    box = boxes(person, backend, "offline", "--no-pip", "--network", "none")
+    denied = attempt(box, stand, "socket.gethostbyaddr('192.0.2.1')", "")
+    assert denied is not None
+    assert {"SandboxPermissionError", "herror"} <= set(denied.kinds)
+    assert '"network": "host"' in denied.text
+    assert attempt(box, stand, "socket.gethostbyaddr('127.0.0.1'); socket.getfqdn()", "") is None
+    assert attempt(box, stand, "socket.getnameinfo(('192.0.2.1', 80), socket.NI_NUMERICHOST | 2)", "") is None
 
 
 @everyone

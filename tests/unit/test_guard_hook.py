@@ -454,6 +454,11 @@ ACTIONS = {
     'resolve': lambda: socket.getaddrinfo('host.invalid', 80),
     'resolve bytes': lambda: socket.getaddrinfo(b'host.invalid', 80),
     'resolve in the old way': lambda: socket.gethostbyname('host.invalid'),
+    'resolve by the other way': lambda: socket.gethostbyaddr('host.invalid'),
+    'name an address': lambda: socket.gethostbyaddr('192.0.2.1'),
+    'name an address anew': lambda: socket.getnameinfo(('192.0.2.1', 80), 0),
+    'name the own host': lambda: socket.gethostbyaddr('127.0.0.1'),
+    'name the own host anew': lambda: socket.getnameinfo(('127.0.0.1', 80), 0),
     'resolve the own host': lambda: socket.getaddrinfo('localhost', 80),
     'resolve an address': lambda: socket.getaddrinfo('192.0.2.1', 80),
     'connect to the own host': lambda: socket.create_connection(('127.0.0.1', int(argv[0]))).close(),
@@ -467,10 +472,13 @@ print(json.dumps({name: outcome(action) for name, action in ACTIONS.items()}))
 def test_no_network_means_none() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         found = printed(NETWORK, server.getsockname()[1], network="none")
-    passed = {"resolve the own host", "resolve an address", "connect to the own host", "a pair"}
+    passed = {"resolve the own host", "resolve an address", "connect to the own host", "a pair", "name the own host",
+              "name the own host anew"}  # fmt: skip
     assert {name for name, result in found.items() if result == "passed"} == passed
     denied = {tuple(found[name][:2]) for name in found.keys() - passed}
-    assert denied == {("SandboxPermissionError", "ENETUNREACH"), ("SandboxResolveError", socket.EAI_AGAIN)}
+    no_name = ("SandboxResolveError", "ENOENT")  # a number of herror, TRY_AGAIN of netdb.h
+    assert tuple(found["name an address"][:2]) == no_name
+    assert denied == {("SandboxPermissionError", "ENETUNREACH"), ("SandboxResolveError", socket.EAI_AGAIN), no_name}
 
 
 def test_the_network_of_the_host_is_nobodys_business(place: Path) -> None:
@@ -481,11 +489,35 @@ def test_the_network_of_the_host_is_nobodys_business(place: Path) -> None:
     assert not kept.exists()
 
 
+TREE = OUTCOMES + """
+import shutil, subprocess, urllib.request
+p, = argv
+ACTIONS = {
+    'remove': lambda: shutil.rmtree(p), 'remove what it can': lambda: shutil.rmtree(p, ignore_errors=True),
+    'start there': lambda: subprocess.run(['/bin/true'], cwd=p), 'ask': lambda: os.listxattr(p + '/file'),
+    'fetch': lambda: urllib.request.urlopen('file://' + p + '/file').close(),
+}
+print(json.dumps({name: outcome(action) for name, action in ACTIONS.items()}))
+"""
+
+
+@pytest.mark.parametrize("level", ["read", "hidden"])
+def test_trees_directories_and_files_of_other_calls(place: Path, level: str) -> None:
+    (place / "tree" / "below").mkdir(parents=True)
+    (place / "tree" / "file").write_text("content")
+    tree = f"{place}/tree"
+    found = printed(TREE, tree, **{level: (*SYSTEM, tree) if level == "read" else (tree,)})
+    assert sorted(os.listdir(tree)) == ["below", "file"]
+    denied = {"remove", "remove what it can"} if level == "read" else set(found)
+    assert {name for name in found if found[name] != "passed"} == denied
+    assert {tuple(found[name][1:]) for name in denied} <= {("EACCES", tree), ("EACCES", f"{tree}/file")}
+
+
 # ---- what is wrong with a call, the call itself says ----
 
 
 WRONG = """
-import json, os, socket, sqlite3, sys
+import json, os, shutil, socket, sqlite3, subprocess, sys, urllib.request
 CALLS = (
     lambda: open('a' + chr(0)), lambda: open(1.5), lambda: open(None), lambda: open(''), lambda: open(b''),
     lambda: os.open('a' + chr(0), 0), lambda: os.open(None, 0), lambda: os.listdir('a' + chr(0)),
@@ -497,7 +529,12 @@ CALLS = (
     lambda: sqlite3.connect(1.5),
     lambda: socket.socket().connect(1), lambda: socket.socket().connect(()), lambda: socket.socket().connect(('', '')),
     lambda: socket.socket(socket.AF_UNIX).connect(1), lambda: socket.getaddrinfo(1, 1), lambda: os.listdir(99999),
-    lambda: open(99999), lambda: os.close(-1),
+    lambda: open(99999), lambda: os.close(-1), lambda: os.listxattr('a' + chr(0)), lambda: os.getxattr(None, 'x'),
+    lambda: shutil.rmtree(None), lambda: shutil.rmtree('a' + chr(0)), lambda: shutil.rmtree('a', dir_fd='b'),
+    lambda: subprocess.Popen(['true'], cwd=1.5), lambda: subprocess.Popen(['true'], cwd='a' + chr(0)),
+    lambda: socket.gethostbyaddr(1), lambda: socket.getnameinfo(1, 0), lambda: socket.getnameinfo(('x',), 0),
+    lambda: urllib.request.urlopen(1), lambda: urllib.request.urlopen('file://a' + chr(0)),
+    lambda: sqlite3.connect(':memory:').load_extension(1),
 )
 def said(call):
     try:

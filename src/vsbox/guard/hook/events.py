@@ -84,9 +84,32 @@ class Events(Guard):
         """``subprocess.Popen``: a relative name of a program is looked up where the process is to start."""
         program, _, directory, variables = args
         self.given(variables)
-        if directory is not None and "/" in os.fsdecode(program):
-            program = joined(os.fsdecode(directory), os.fsdecode(program))
+        if directory is not None:
+            self.entered((directory,))
+            if "/" in os.fsdecode(program):
+                program = joined(os.fsdecode(directory), os.fsdecode(program))
         self.executed((program,))
+
+    def entered(self, args):
+        if self.tier != "landlock":  # which lets it pass
+            self.check("enter", args[0], 1)
+
+    def read_attributes(self, args):
+        if self.tier != "landlock":  # where no file has any
+            self.check("read", args[0] if args[0] is not None else ".", 1)
+
+    def removed_tree(self, args):
+        """``shutil.rmtree`` begins with a look, which is no event; what follows has events, but only names in them.
+
+        The kernel decides about these names; the guard alone has to know at once.
+        """
+        path, *directory = args
+        if directory not in ([], [None]):
+            return
+        if self.tier == "none":
+            self.check("remove", path, 2, False)
+        elif self.tier == "namespaces" and not is_entry(as_text(path)):
+            self.check("remove", path, 2, False, raises=is_strict(sys._getframe(1)))
 
     def in_terminal(self, args):
         if args[0]:
@@ -104,14 +127,35 @@ class Events(Guard):
         name = as_text(args[0]) if not isinstance(args[0], int) else ""
         if not name or name == ":memory:" or name.startswith("file:"):
             return
+        self.of_database("open", name, 1 if is_there(name) else 2, posix.O_RDWR | posix.O_CREAT)
+
+    def extended(self, args):
+        """``load_extension`` of a database: SQLite adds a suffix where nothing has the name."""
+        path = as_text(args[1])
+        if "/" in path:
+            self.of_database("load", path + ".so" if not is_there(path) and is_there(path + ".so") else path, 1)
+
+    def of_database(self, operation, path, level, flags=0):
         try:
-            self.check("open", name, 1 if is_there(name) else 2, flags=posix.O_RDWR | posix.O_CREAT)
+            self.check(operation, path, level, flags=flags)
         except SandboxPermissionError as error:
             from _sqlite3 import OperationalError
 
-            bases = (type(error), OperationalError)  # what programs catch
-            kind = type("SandboxDatabaseError", bases, {"__module__": "vsbox", "plain": OperationalError})
-            raise kind(error.errno, error.strerror, error.filename) from None
+            raise also(error, "SandboxDatabaseError", OperationalError, OperationalError) from None
+
+    def requested(self, args):
+        """``urllib.request`` looks at a file before it opens it, and to look is no event."""
+        url = args[0]
+        if not isinstance(url, str) or url[:5].lower() != "file:":
+            return
+        from urllib.error import URLError
+        from urllib.parse import urlsplit
+        from urllib.request import url2pathname
+
+        try:
+            self.check("read", url2pathname(urlsplit(url).path), 1)
+        except SandboxPermissionError as error:
+            raise also(error, "SandboxURLError", URLError, error.plain) from None
 
     def watches_network(self):
         return self.offline or self.observed
@@ -149,13 +193,36 @@ class Events(Guard):
 
     def resolved(self, args):
         host = as_host(args[0])
-        if self.watches_network() and host and not is_own_host(host) and not is_address(host):
-            if host != posix.uname().nodename.lower() and host not in read_text("/etc/hosts").lower().split():
-                from _socket import EAI_AGAIN, gaierror
+        if not is_address(host) and self.must_ask_for(host):
+            from _socket import EAI_AGAIN, gaierror
 
-                bases = (SandboxPermissionError, gaierror)  # what programs catch
-                error = type("SandboxResolveError", bases, {"__module__": "vsbox", "plain": gaierror})
-                self.deny_network("resolve", host, error, EAI_AGAIN, "Temporary failure in name resolution")
+            error = resolve_error(gaierror)
+            self.deny_network("resolve", host, error, EAI_AGAIN, "Temporary failure in name resolution")
+
+    def must_ask_for(self, host):
+        """Tell whether a name, or the name of an address, is to be had from somebody on a network."""
+        if not self.watches_network() or not host or is_own_host(host) or host == posix.uname().nodename.lower():
+            return False
+        return host not in read_text("/etc/hosts").lower().split()
+
+    def resolved_back(self, args):
+        """``gethostbyaddr``: of a name it asks for the address first, with the error of that."""
+        host = as_host(args[0])
+        if not is_address(host):
+            self.resolved(args)
+        elif self.must_ask_for(host):
+            from _socket import herror
+
+            self.deny_network("resolve", host, resolve_error(herror), 2, "Host name lookup failure")
+
+    def named(self, args):
+        """``getnameinfo`` may be asked for the number alone, and the event does not say: so the kernel answers."""
+        host = as_host(args[0][0])
+        if self.must_ask_for(host):
+            from _socket import EAI_AGAIN, gaierror
+
+            error, alone = resolve_error(gaierror), self.tier == "none"
+            self.deny_network("resolve", host, error, EAI_AGAIN, "Temporary failure in name resolution", alone)
 
     def made(self, args):  # without namespaces the filter refuses the socket itself
         internet = args[1] in (2, 10)  # AF_INET, AF_INET6
@@ -185,13 +252,14 @@ class Events(Guard):
         reading, changing = self.reading, self.changing
         table = {
             "open": self.opened, "os.listdir": reading("list"), "os.scandir": reading("list"),
-            "os.chdir": reading("enter") if self.tier != "landlock" else lambda args: None,  # Landlock lets it pass
+            "os.chdir": self.entered, "os.getxattr": self.read_attributes, "os.listxattr": self.read_attributes,
             "os.mkdir": changing("create", 0, 2), "os.rmdir": changing("remove", 0, 1),
             "os.remove": changing("remove", 0, 1), "os.rename": self.renamed, "os.link": self.linked,
             "os.symlink": changing("create", 1, 2), "os.truncate": changing("truncate", resolve_last=True),
             "os.chmod": changing("change", 0, 2, True), "os.chown": changing("change", 0, 3, True),
             "os.utime": changing("change", 0, 3, True), "os.setxattr": changing("change", resolve_last=True),
-            "os.removexattr": changing("change", resolve_last=True), "sqlite3.connect": self.database,
+            "os.removexattr": changing("change", resolve_last=True), "shutil.rmtree": self.removed_tree,
+            "sqlite3.connect": self.database, "sqlite3.load_extension": self.extended, "urllib.Request": self.requested,
             "ctypes.dlopen": self.loaded, "import": self.imported, "pty.spawn": self.in_terminal,
             "os.exec": self.executed_with(0, 2), "os.posix_spawn": self.executed_with(0, 2),
             "os.spawn": self.executed_with(1, 3), "subprocess.Popen": self.opened_process,
@@ -199,6 +267,7 @@ class Events(Guard):
             "socket.__new__": self.made, "socket.connect": self.maybe_connected, "socket.sendto": self.connected,
             "socket.sendmsg": self.connected, "socket.bind": self.bound,
             "socket.getaddrinfo": self.resolved, "socket.gethostbyname": self.resolved,
+            "socket.gethostbyaddr": self.resolved_back, "socket.getnameinfo": self.named,
             "vsbox.guard": self.asked_for, "object.__setattr__": self.guarded, "object.__delattr__": self.guarded,
             **dict.fromkeys(SPAWNING, self.started),
         }  # fmt: skip
@@ -223,6 +292,30 @@ def answering(handle, is_confined):
                 raise
 
     return answer
+
+
+def also(error, name, base, plain):
+    """Return an error that is one of another kind as well, which programs catch; ``plain``: as in the error."""
+
+    def begin(self, *args):
+        OSError.__init__(self, *args)
+        self.reason = error  # of a URLError
+
+    kind = type(name, (type(error), base), {"__module__": "vsbox", "plain": plain, "__init__": begin})
+    return kind(error.errno, error.strerror, error.filename)
+
+
+def resolve_error(base):
+    """Return the kind of error of a name that cannot be resolved."""
+    return type("SandboxResolveError", (SandboxPermissionError, base), {"__module__": "vsbox", "plain": base})
+
+
+def is_strict(frame):
+    """Tell whether a call of ``shutil.rmtree`` raises what fails, rather than ignore it or give it to a function."""
+    while frame is not None and frame.f_code.co_filename == OWN_FILE:
+        frame = frame.f_back
+    given = frame.f_locals if frame is not None and frame.f_code.co_name == "rmtree" else {"ignore_errors": True}
+    return not any(given.get(name) for name in ("ignore_errors", "onerror", "onexc"))
 
 
 def is_connect(frame):

@@ -43,7 +43,7 @@ COMPILE: Final = (
     "sys.stdout.buffer.write(len(first).to_bytes(4, 'little') + first + hook)"
 )
 BEGIN: Final = (
-    "try:\n import marshal\n with open({path!r},'rb')as f:d=f.read()\n exec(marshal.loads(d[12:]),{{'data':d}})\n"
+    "try:\n import marshal\n with open({path!r},'rb')as f:d=f.read()\n exec(marshal.loads(memoryview(d)[12:]),{{'data':d}})\n"
     "except BaseException:\n import os;os.write(2,{message!r});os._exit(125)\n"
 )
 """Code of the ``.pth`` file, as short as can be, since it is compiled at every start. What fails there, site prints and
@@ -77,7 +77,7 @@ def _compiled(interpreter: Interpreter, place: Path, source: bytes) -> bytes:
     kept = place / f"guard-{hashlib.sha256(key + source).hexdigest()[:16]}"
     with contextlib.suppress(FileNotFoundError):
         return kept.read_bytes()
-    argv = [interpreter.executable, "-I", "-S", "-c", COMPILE]
+    argv = [interpreter.executable, "-I", "-S", "-X", "no_debug_ranges", "-c", COMPILE]
     done = subprocess.run(argv, input=source, capture_output=True, env={}, cwd="/", timeout=SECONDS, check=False)
     if done.returncode:
         cause = done.stderr.decode(errors="replace").strip()[-300:]

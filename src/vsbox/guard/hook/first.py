@@ -13,7 +13,7 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 def part(data, number):
-    return marshal.loads(data[int.from_bytes(data[4 * number : 4 * number + 4], "little") :])
+    return marshal.loads(memoryview(data)[int.from_bytes(data[4 * number : 4 * number + 4], "little") :])
 
 
 def load(data, learned, observed, shown):

@@ -43,7 +43,8 @@ COMPILE: Final = (
     "sys.stdout.buffer.write(len(first).to_bytes(4, 'little') + first + hook)"
 )
 BEGIN: Final = (
-    "try:\n import marshal\n with open({path!r},'rb')as f:d=f.read()\n exec(marshal.loads(memoryview(d)[12:]),{{'data':d}})\n"
+    "try:\n import marshal\n with open({path!r},'rb')as f:d=f.read()\n"
+    " exec(marshal.loads(memoryview(d)[12:]),{{'data':d}})\n"
     "except BaseException:\n import os;os.write(2,{message!r});os._exit(125)\n"
 )
 """Code of the ``.pth`` file, as short as can be, since it is compiled at every start. What fails there, site prints and

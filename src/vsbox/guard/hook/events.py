@@ -155,7 +155,9 @@ class Events(Guard):
         try:
             self.check("read", url2pathname(urlsplit(url).path), 1)
         except SandboxPermissionError as error:
-            raise also(error, "SandboxURLError", URLError, error.plain) from None
+            raised = also(error, "SandboxURLError", URLError, error.plain)
+            raised.reason = error
+            raise raised from None
 
     def watches_network(self):
         return self.offline or self.observed
@@ -296,12 +298,7 @@ def answering(handle, is_confined):
 
 def also(error, name, base, plain):
     """Return an error that is one of another kind as well, which programs catch; ``plain``: as in the error."""
-
-    def begin(self, *args):
-        OSError.__init__(self, *args)
-        self.reason = error  # of a URLError
-
-    kind = type(name, (type(error), base), {"__module__": "vsbox", "plain": plain, "__init__": begin})
+    kind = type(name, (type(error), base), {"__module__": "vsbox", "plain": plain})
     return kind(error.errno, error.strerror, error.filename)
 
 

@@ -98,10 +98,18 @@ READING = {
         "import sqlite3; c = sqlite3.connect(secret + '.db'); print(c.execute('select mark from marks').fetchall())",
     ),
     "database by a name": (
-        "kernel",
+        "guard",
         (
             "import sqlite3; c = sqlite3.connect('file:' + secret + '.db?mode=ro', uri=True)\n"
             "print(c.execute('select mark from marks').fetchall())"
+        ),
+    ),
+    "removed by a descriptor": (
+        "guard",
+        (
+            "d, w = os.open(os.path.dirname(secret), os.O_RDONLY | os.O_PATH), os.open(work, os.O_RDONLY)\n"
+            "os.rename(os.path.basename(secret), 'moved', src_dir_fd=d, dst_dir_fd=w)\n"
+            "print(open(work + '/moved').read())"
         ),
     ),
     "database attached": (

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import json
 import os
 import pickle
 import socket
+import sqlite3
 import subprocess
 import symtable
 import sys
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 
 from vsbox.guard.hook.grants import Grants
 from vsbox.guard.hook.guard import SandboxFileNotFoundError, SandboxPermissionError
+from vsbox.guard.hook.paths import path_of_url
 from vsbox.guard.hook.reports import MOST_BYTES, MOST_RECORDS
 from vsbox.guard.hook.words import as_host, is_address, is_own_host, quoted
 from vsbox.guard.install import HOOK, NOTHING, PARTS, hook_source
@@ -508,9 +511,93 @@ def test_trees_directories_and_files_of_other_calls(place: Path, level: str) -> 
     tree = f"{place}/tree"
     found = printed(TREE, tree, **{level: (*SYSTEM, tree) if level == "read" else (tree,)})
     assert sorted(os.listdir(tree)) == ["below", "file"]
-    denied = {"remove", "remove what it can"} if level == "read" else set(found)
+    denied = {"remove"} if level == "read" else set(found) - {"remove what it can"}
     assert {name for name in found if found[name] != "passed"} == denied
-    assert {tuple(found[name][1:]) for name in denied} <= {("EACCES", tree), ("EACCES", f"{tree}/file")}
+    assert {found[name][1] for name in denied if name != "fetch"} == {"EACCES"}
+
+
+REMOVING = OUTCOMES + """
+import shutil
+mine, shown = argv
+os.symlink(shown, mine + '/link')
+d = os.open(os.path.dirname(shown), os.O_RDONLY)
+h = os.open(shown, os.O_RDONLY)
+ACTIONS = {
+    'through a link': lambda: shutil.rmtree(mine + '/link/'), 'by a descriptor': lambda: os.unlink('file', dir_fd=h),
+    'a tree by a descriptor': lambda: os.rmdir(os.path.basename(shown), dir_fd=d),
+    'times by a descriptor': lambda: os.utime('file', dir_fd=h), 'make': lambda: os.mkdir('new', dir_fd=h),
+    'rename': lambda: os.rename('file', mine + '/taken', src_dir_fd=h),
+    'put': lambda: os.rename(mine + '/own', 'put', dst_dir_fd=h),
+    'link': lambda: os.link('file', mine + '/l', src_dir_fd=h),
+    'what holds a grant': lambda: shutil.rmtree(mine + '/nest'),
+    'own': lambda: os.unlink('own', dir_fd=os.open(mine, 0)),
+}
+print(json.dumps({name: outcome(action) for name, action in ACTIONS.items()}))
+"""
+
+
+def test_alone_it_knows_where_descriptors_lead(place: Path) -> None:
+    for name in ("mine/nest/hidden", "shown"):
+        (place / name).mkdir(parents=True)
+    for name in ("mine/own", "mine/nest/hidden/file", "shown/file"):
+        (place / name).write_text("content")
+    hidden = (f"{place}/mine/nest/hidden/file",)
+    lists = {"read": (*SYSTEM, str(place)), "write": (f"{place}/mine",), "hidden": hidden}
+    found = printed(REMOVING, place / "mine", place / "shown", **lists)
+    assert {name for name in found if found[name] == "passed"} == {"own"}
+    assert {found[name][0] for name in found.keys() - {"own"}} == {"SandboxPermissionError"}
+    assert (place / "shown" / "file").read_text() == (place / "mine/nest/hidden/file").read_text() == "content"
+    assert os.listdir(place / "shown") == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("file:///a/b", "/a/b"), ("file:/a", "/a"), ("FILE://localhost/a%20b", "/a b"), ("file:a", "a"),
+        ("file://127.0.0.1/%zz%", "/%zz%"), ("file:///%ff", "/\udcff"), ("file://elsewhere/a", ""), ("file://localhost:80/a", ""),
+        ("file:///a?b", "/a?b"), ("file:", ""), ("file:///\u00e4", "/\u00e4"),
+    ],
+)  # fmt: skip
+def test_the_path_of_a_url(url: str, path: str) -> None:
+    assert path_of_url(url) == path
+
+
+DATABASES = OUTCOMES + """
+import sqlite3
+mine, secret = argv
+os.chdir(mine)
+os.symlink(secret, 'l')
+os.symlink(secret, 'file:l2')
+os.mkdir('file:')
+os.symlink(secret, 'file:/l')
+NAMES = ('file:l', 'file:l#x', 'file:l?foo=mode=memory', 'file:l?mode=memory&mode=ro', 'file:l?%6dode=memory', 'file:l%00x',
+         'file:%6c', 'file:./l', 'file:file:/l', 'file:' + secret, 'file://localhost' + secret, 'file:own', 'file:own?mode=rwc',
+         'file:x?mode=memory', 'file::memory:?cache=shared')
+def reads(name, uri):
+    database = sqlite3.connect(name, uri=uri)
+    return database.execute('select mark from marks').fetchall()
+def seen(name, uri):
+    try:
+        return reads(name, uri)
+    except sqlite3.Error as error:
+        return type(error).__name__
+print(json.dumps([{name: seen(name, True) for name in NAMES}, seen('file:l2', False), seen('l', False)]))
+"""
+
+
+def test_alone_it_knows_what_databases_are_opened(place: Path) -> None:
+    mine, secret = place / "mine", place / "secret.db"
+    mine.mkdir()
+    for path in (secret, mine / "own"):
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.execute("create table marks (mark)")
+            database.execute("insert into marks values (?)", (path.name,))
+    found, *others = printed(DATABASES, mine, secret, read=SYSTEM, write=(str(mine),))
+    assert {name for name in found if found[name] == [["own"]]} == {"file:own", "file:own?mode=rwc"}
+    memory = {"file:x?mode=memory", "file::memory:?cache=shared"}
+    assert {name for name in found if found[name] == "OperationalError"} == memory  # no such table
+    denied = found.keys() - memory - {"file:own", "file:own?mode=rwc"}
+    assert {*others, *map(found.get, denied)} == {"SandboxDatabaseError"}
 
 
 # ---- what is wrong with a call, the call itself says ----

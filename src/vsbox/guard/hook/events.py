@@ -9,9 +9,9 @@ import sys
 from errno import EACCES
 
 from vsbox.guard.hook.guard import Guard, SandboxPermissionError
-from vsbox.guard.hook.paths import holder_of, is_entry, is_there, joined, mount_of
+from vsbox.guard.hook.paths import holder_of, is_entry, is_link, is_there, joined, mount_of, path_of_url
 from vsbox.guard.hook.reports import NOTE_PREFIX
-from vsbox.guard.hook.words import OWN_FILE, as_host, as_text, is_address, is_own_host, read_text
+from vsbox.guard.hook.words import OWN_FILE, as_host, as_text, is_address, is_own_host, packed_address, read_text
 
 SPAWNING = ("os.fork", "os.forkpty", "os.system")
 """Events that start a process, watched where a report is asked for: the next one is on behalf of who is at work now."""
@@ -23,6 +23,10 @@ class Present(Exception):
 
 class Events(Guard):
     """What of each event is to be checked; its arguments are those of the table in Python's documentation."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.extensible_connections = {}
 
     def opened(self, args):
         path, mode, flags = args
@@ -36,15 +40,30 @@ class Events(Guard):
     def reading(self, operation):
         return lambda args: self.check(operation, args[0] if args[0] is not None else ".", 1)
 
+    def at(self, path, directory):
+        """Return a path that is given with a directory's descriptor; None where that is the kernel's business."""
+        if directory in (-1, None):
+            return path
+        if self.tier != "none":
+            return None
+        return joined("/proc/self/fd/%d" % directory, as_text(path))
+
     def changing(self, operation, index=0, fd_index=None, resolve_last=False):
         def handle(args):
-            if fd_index is None or len(args) <= fd_index or args[fd_index] in (-1, None):
-                self.check(operation, args[index], 2, resolve_last)
+            path = args[index]
+            if fd_index is not None and len(args) > fd_index:
+                path = self.at(path, args[fd_index])
+            if path is not None and not (resolve_last and self.may_not_follow(operation, path)):
+                self.check(operation, path, 2, resolve_last)
 
         return handle
 
+    def may_not_follow(self, operation, path):
+        """Tell whether a change may be one of a link itself: with ``follow_symlinks``, of which no event tells."""
+        return operation == "change" and not isinstance(path, int) and self.asks(is_link, as_text(path))
+
     def renamed(self, args):
-        old, new = (args[index] if args[index + 2] in (-1, None) else None for index in (0, 1))
+        old, new = (self.at(args[index], args[index + 2]) for index in (0, 1))
         fails = old is not None and self.asks(self.fails_anyway, old, new)
         for operation, path in (("rename", old), ("replace", new)):
             if path is not None:
@@ -58,7 +77,7 @@ class Events(Guard):
 
     def linked(self, args):
         """The kernel asks where the new one is to be, and of the old one only whether it is there."""
-        old, new = (args[index] if args[index + 2] in (-1, None) else None for index in (0, 1))
+        old, new = (self.at(args[index], args[index + 2]) for index in (0, 1))
         if old is not None:
             self.check("link", old, 2 if self.tier == "none" else 1, False, posix.O_PATH, self.tier == "landlock")
         if new is not None:
@@ -95,21 +114,16 @@ class Events(Guard):
             self.check("enter", args[0], 1)
 
     def read_attributes(self, args):
-        if self.tier != "landlock":  # where no file has any
-            self.check("read", args[0] if args[0] is not None else ".", 1)
+        """With Landlock no file has any; elsewhere they may be those of a link, of which the event does not tell."""
+        path = args[0] if args[0] is not None else "."
+        if self.tier == "none" or (self.tier == "namespaces" and not is_entry(as_text(path))):
+            self.check("read", path, 1)
 
     def removed_tree(self, args):
-        """``shutil.rmtree`` begins with a look, which is no event; what follows has events, but only names in them.
-
-        The kernel decides about these names; the guard alone has to know at once.
-        """
+        """``shutil.rmtree`` begins with a look, which is no event; what follows has events of its own."""
         path, *directory = args
-        if directory not in ([], [None]):
-            return
-        if self.tier == "none":
-            self.check("remove", path, 2, False)
-        elif self.tier == "namespaces" and not is_entry(as_text(path)):
-            self.check("remove", path, 2, False, raises=is_strict(sys._getframe(1)))
+        if self.tier == "namespaces" and directory in ([], [None]) and not is_entry(as_text(path)):
+            self.check("remove", path, 2, False, posix.O_PATH, raises=is_strict(sys._getframe(1)))
 
     def in_terminal(self, args):
         if args[0]:
@@ -125,15 +139,28 @@ class Events(Guard):
 
     def database(self, args):
         name = as_text(args[0]) if not isinstance(args[0], int) else ""
-        if not name or name == ":memory:" or name.startswith("file:"):
-            return
-        self.of_database("open", name, 1 if is_there(name) else 2, posix.O_RDWR | posix.O_CREAT)
+        names = [name]
+        if name.startswith("file:"):  # a URI, or a file of that name: the event does not say
+            names = [name] * is_entry(name) + uri_paths(name) if self.tier == "none" else []
+        for path in names:
+            if path and path != ":memory:":
+                self.of_database("open", path, 1 if is_there(path) else 2, posix.O_RDWR | posix.O_CREAT)
+
+    def extensible(self, args):
+        self.extensible_connections[id(args[0])] = args[1]
 
     def extended(self, args):
-        """``load_extension`` of a database: SQLite adds a suffix where nothing has the name."""
-        path = as_text(args[1])
-        if "/" in path:
-            self.of_database("load", path + ".so" if not is_there(path) and is_there(path + ".so") else path, 1)
+        """``load_extension`` of a database: SQLite takes a name with a suffix as well.
+
+        The event comes before what the call itself looks at: whether the connection is open, and may be extended.
+        """
+        connection, path = args[0], as_text(args[1])
+        names = [path, path + ".so"] if "/" in path and connection.total_changes >= 0 else []
+        if self.tier != "none":
+            there = list(filter(is_there, names)) or names[:1]
+            names = there if len(there) == 1 and self.extensible_connections.get(id(connection)) else []
+        for name in names:
+            self.of_database("load", name, 1)
 
     def of_database(self, operation, path, level, flags=0):
         try:
@@ -141,23 +168,20 @@ class Events(Guard):
         except SandboxPermissionError as error:
             from _sqlite3 import OperationalError
 
-            raise also(error, "SandboxDatabaseError", OperationalError, OperationalError) from None
+            bases = (type(error), OperationalError)  # what programs catch
+            kind = type("SandboxDatabaseError", bases, {"__module__": "vsbox", "plain": OperationalError})
+            raise kind(error.errno, error.strerror, error.filename) from None
 
     def requested(self, args):
-        """``urllib.request`` looks at a file before it opens it, and to look is no event."""
-        url = args[0]
-        if not isinstance(url, str) or url[:5].lower() != "file:":
-            return
-        from urllib.error import URLError
-        from urllib.parse import urlsplit
-        from urllib.request import url2pathname
+        """``urllib.request`` looks at a file before it opens it, which is no event; or a handler does something else.
 
-        try:
-            self.check("read", url2pathname(urlsplit(url).path), 1)
-        except SandboxPermissionError as error:
-            raised = also(error, "SandboxURLError", URLError, error.plain)
-            raised.reason = error
-            raise raised from None
+        So it is only noted.
+        """
+        url = args[0]
+        if self.tier == "namespaces" and isinstance(url, str) and url[:5].lower() == "file:":
+            path = path_of_url(url)
+            if path and not is_entry(path):
+                self.check("read", path, 1, raises=False)
 
     def watches_network(self):
         return self.offline or self.observed
@@ -195,7 +219,7 @@ class Events(Guard):
 
     def resolved(self, args):
         host = as_host(args[0])
-        if not is_address(host) and self.must_ask_for(host):
+        if not is_address(host) and host != "<broadcast>" and self.must_ask_for(host):
             from _socket import EAI_AGAIN, gaierror
 
             error = resolve_error(gaierror)
@@ -205,14 +229,16 @@ class Events(Guard):
         """Tell whether a name, or the name of an address, is to be had from somebody on a network."""
         if not self.watches_network() or not host or is_own_host(host) or host == posix.uname().nodename.lower():
             return False
-        return host not in read_text("/etc/hosts").lower().split()
+        known = (self.unwatched(read_text, "/etc/hosts") or "").lower().split()
+        packed = packed_address(host)
+        return host not in known and not (packed and packed in map(packed_address, known))
 
     def resolved_back(self, args):
         """``gethostbyaddr``: of a name it asks for the address first, with the error of that."""
         host = as_host(args[0])
-        if not is_address(host):
+        if not packed_address(host):
             self.resolved(args)
-        elif self.must_ask_for(host):
+        elif "%" not in host and self.must_ask_for(host):
             from _socket import herror
 
             self.deny_network("resolve", host, resolve_error(herror), 2, "Host name lookup failure")
@@ -220,11 +246,11 @@ class Events(Guard):
     def named(self, args):
         """``getnameinfo`` may be asked for the number alone, and the event does not say: so the kernel answers."""
         host = as_host(args[0][0])
-        if self.must_ask_for(host):
+        if self.tier == "none" and self.must_ask_for(host):
             from _socket import EAI_AGAIN, gaierror
 
-            error, alone = resolve_error(gaierror), self.tier == "none"
-            self.deny_network("resolve", host, error, EAI_AGAIN, "Temporary failure in name resolution", alone)
+            error = resolve_error(gaierror)
+            self.deny_network("resolve", host, error, EAI_AGAIN, "Temporary failure in name resolution")
 
     def made(self, args):  # without namespaces the filter refuses the socket itself
         internet = args[1] in (2, 10)  # AF_INET, AF_INET6
@@ -261,7 +287,8 @@ class Events(Guard):
             "os.chmod": changing("change", 0, 2, True), "os.chown": changing("change", 0, 3, True),
             "os.utime": changing("change", 0, 3, True), "os.setxattr": changing("change", resolve_last=True),
             "os.removexattr": changing("change", resolve_last=True), "shutil.rmtree": self.removed_tree,
-            "sqlite3.connect": self.database, "sqlite3.load_extension": self.extended, "urllib.Request": self.requested,
+            "sqlite3.connect": self.database, "sqlite3.enable_load_extension": self.extensible,
+            "sqlite3.load_extension": self.extended, "urllib.Request": self.requested,
             "ctypes.dlopen": self.loaded, "import": self.imported, "pty.spawn": self.in_terminal,
             "os.exec": self.executed_with(0, 2), "os.posix_spawn": self.executed_with(0, 2),
             "os.spawn": self.executed_with(1, 3), "subprocess.Popen": self.opened_process,
@@ -296,10 +323,15 @@ def answering(handle, is_confined):
     return answer
 
 
-def also(error, name, base, plain):
-    """Return an error that is one of another kind as well, which programs catch; ``plain``: as in the error."""
-    kind = type(name, (type(error), base), {"__module__": "vsbox", "plain": plain})
-    return kind(error.errno, error.strerror, error.filename)
+def uri_paths(uri):
+    """Return the path that SQLite takes a URI for, as a list; nothing for memory.
+
+    Source: https://sqlite.org/uri.html
+    """
+    path, _, options = uri.partition("#")[0].partition("?")
+    if "mode=memory" in options.split("&") and options.count("mode=") == 1 and "%" not in options:
+        return []
+    return [path_of_url(path).partition("\0")[0]]
 
 
 def resolve_error(base):
@@ -312,7 +344,7 @@ def is_strict(frame):
     while frame is not None and frame.f_code.co_filename == OWN_FILE:
         frame = frame.f_back
     given = frame.f_locals if frame is not None and frame.f_code.co_name == "rmtree" else {"ignore_errors": True}
-    return not any(given.get(name) for name in ("ignore_errors", "onerror", "onexc"))
+    return not given.get("ignore_errors") and given.get("onerror") is None and given.get("onexc") is None
 
 
 def is_connect(frame):

@@ -98,7 +98,8 @@ class Grants:
         except OSError as error:
             if error.errno != ENOENT:
                 return 0
-            if not is_entry(holder) or not (of_entry or flags & posix.O_CREAT):
+            looks = flags & posix.O_PATH or not is_entry(holder)
+            if looks or not (of_entry or flags & posix.O_CREAT):
                 return 0 if self.is_shown(real) else ENOENT
             return 0 if operation in TAKING and not within else self.hinders_entries(holder)
         if operation == "connect":

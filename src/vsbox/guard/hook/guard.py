@@ -74,7 +74,11 @@ class Guard:
 
     def asks(self, question, *arguments):
         """Return what the kernel says, where it decides; to ask is not watched."""
-        if self.tier == "none" or get_ident() in self.busy:
+        return self.tier != "none" and self.unwatched(question, *arguments)
+
+    def unwatched(self, question, *arguments):
+        """Return what a function returns, False where it fails; what it does is not watched."""
+        if get_ident() in self.busy:
             return False
         self.busy.add(get_ident())
         try:
@@ -112,7 +116,7 @@ class Guard:
 
     def deny(self, operation, given, real, level, needs_directory, number, raises):
         option = "" if level == 2 else "--read "
-        granted = holder_of(real) if needs_directory else real
+        granted = holder_of(real) if needs_directory and holder_of(real) != "/" else real
         settings = "%s/sandbox/sandbox.json" % self.root
         advice = "vsbox allow %s%s %s" % (option, shell_word(self.root), shell_word(granted))
         rule = "not granted in %s" % settings

@@ -1,9 +1,10 @@
 """Paths, and what the system says of them: by functions of its own, since tests inside replace those of ``os``."""
 
+import os
 import posix
 import stat
 
-from vsbox.guard.hook.words import read_text
+from vsbox.guard.hook.words import is_own_host, read_text
 
 MOST_LINKS = 40
 
@@ -47,6 +48,23 @@ def real_path(path):
     return place or "/"
 
 
+def path_of_url(url):
+    """Return the path that a URL names, which begins with ``file:``; "" where it is another host's."""
+    rest = url[5:]
+    if rest[:2] == "//":
+        host, slash, rest = rest[2:].partition("/")
+        if not is_own_host(host.lower()):
+            return ""
+        rest = slash + rest
+    first, *others = rest.encode("utf-8", "surrogateescape").split(b"%")
+    path = first
+    for part in others:
+        code = part[:2]
+        is_code = len(code) == 2 and not code.strip(b"0123456789abcdefABCDEF")
+        path += bytes((int(code, 16),)) + part[2:] if is_code else b"%" + part
+    return os.fsdecode(path)
+
+
 def is_entry(path):
     """Tell whether something is there, a link that leads nowhere as well."""
     try:
@@ -54,6 +72,10 @@ def is_entry(path):
     except (OSError, ValueError):
         return False
     return True
+
+
+def is_link(path):
+    return stat.S_ISLNK(posix.lstat(path).st_mode)
 
 
 def is_there(path):

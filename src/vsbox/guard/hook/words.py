@@ -38,23 +38,29 @@ def as_host(host):
     return str.__str__(host).lower() if isinstance(host, str) else ""
 
 
-def is_own_host(host):
-    """Tell whether a host is this one, however it is written."""
+def packed_address(host):
+    """Return an address as bytes, however it is written, and one of version 4 in version 6 as itself; b"" for none."""
     from _socket import AF_INET6, inet_aton, inet_pton
 
-    if host in ("", "localhost"):
-        return True
     try:
         packed = inet_pton(AF_INET6, host.partition("%")[0]) if ":" in host else inet_aton(host)
     except (OSError, ValueError):
-        return False
-    if len(packed) == 16 and packed[:12] == b"\0" * 10 + b"\xff\xff":
-        packed = packed[12:]
-    return not any(packed) or packed == b"\0" * 15 + b"\1" or (len(packed) == 4 and packed[0] == 127)
+        return b""
+    return packed[12:] if len(packed) == 16 and packed[:12] == b"\0" * 10 + b"\xff\xff" else packed
+
+
+def is_own_host(host):
+    """Tell whether a host is this one, however it is written."""
+    if host in ("", "localhost"):
+        return True
+    packed = packed_address(host)
+    own = not any(packed) or packed == b"\0" * 15 + b"\1" or (len(packed) == 4 and packed[0] == 127)
+    return bool(packed) and own
 
 
 def is_address(host):
-    return ":" in host or all(part.isdigit() for part in host.split("."))
+    """Tell what is an address, or would be one with other numbers."""
+    return ":" in host or all(part.isdigit() for part in host.split(".")) or bool(packed_address(host))
 
 
 OWN_FILE = quoted.__code__.co_filename

@@ -570,9 +570,10 @@ os.symlink(secret, 'l')
 os.symlink(secret, 'file:l2')
 os.mkdir('file:')
 os.symlink(secret, 'file:/l')
-NAMES = ('file:l', 'file:l#x', 'file:l?foo=mode=memory', 'file:l?mode=memory&mode=ro', 'file:l?%6dode=memory', 'file:l%00x',
-         'file:%6c', 'file:./l', 'file:file:/l', 'file:' + secret, 'file://localhost' + secret, 'file:own', 'file:own?mode=rwc',
-         'file:x?mode=memory', 'file::memory:?cache=shared')
+OWN = ('file:own', 'file:own?mode=rwc')
+MEMORY = ('file:x?mode=memory', 'file::memory:?cache=shared')
+LINK = ('file:l', 'file:l#x', 'file:l?foo=mode=memory', 'file:l?mode=memory&mode=ro', 'file:l?%6dode=memory', 'file:l%00x')
+OTHERS = ('file:%6c', 'file:./l', 'file:file:/l', 'file:' + secret, 'file://localhost' + secret)
 def reads(name, uri):
     database = sqlite3.connect(name, uri=uri)
     return database.execute('select mark from marks').fetchall()
@@ -581,7 +582,8 @@ def seen(name, uri):
         return reads(name, uri)
     except sqlite3.Error as error:
         return type(error).__name__
-print(json.dumps([{name: seen(name, True) for name in NAMES}, seen('file:l2', False), seen('l', False)]))
+uris = ({name: seen(name, True) for name in names} for names in (OWN, MEMORY, LINK + OTHERS))
+print(json.dumps([*uris, seen('file:l2', False), seen('l', False)]))
 """
 
 
@@ -592,12 +594,10 @@ def test_alone_it_knows_what_databases_are_opened(place: Path) -> None:
         with contextlib.closing(sqlite3.connect(path)) as database, database:
             database.execute("create table marks (mark)")
             database.execute("insert into marks values (?)", (path.name,))
-    found, *others = printed(DATABASES, mine, secret, read=SYSTEM, write=(str(mine),))
-    assert {name for name in found if found[name] == [["own"]]} == {"file:own", "file:own?mode=rwc"}
-    memory = {"file:x?mode=memory", "file::memory:?cache=shared"}
-    assert {name for name in found if found[name] == "OperationalError"} == memory  # no such table
-    denied = found.keys() - memory - {"file:own", "file:own?mode=rwc"}
-    assert {*others, *map(found.get, denied)} == {"SandboxDatabaseError"}
+    own, memory, denied, *files = printed(DATABASES, mine, secret, read=SYSTEM, write=(str(mine),))
+    assert list(own.values()) == [[["own"]]] * 2
+    assert set(memory.values()) == {"OperationalError"}  # no such table
+    assert {*files, *denied.values()} == {"SandboxDatabaseError"}
 
 
 # ---- what is wrong with a call, the call itself says ----

@@ -191,15 +191,66 @@ for name in {names!r}:
 
 @tiers
 def test_of_etc_a_run_sees_what_it_has_a_use_for(tier: str) -> None:
-    names = ["hosts", "passwd", "resolv.conf", "ssl/certs", "bash.bashrc", "hostname"]
+    names = ["hosts", "passwd", "resolv.conf", "gitconfig", "ssl/certs", "bash.bashrc", "hostname"]
     code = SEEN.format(names=[name for name in names if os.access(f"/etc/{name}", os.R_OK)])
-    control = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert {"hosts", "resolv.conf", "bash.bashrc"} <= set(control.stdout.split())
-    networked = [name for name in control.stdout.split() if name not in {"bash.bashrc", "hostname"}]
-    assert run(code, backend=tier, network="host").stdout.split() == networked
-    assert run(code, backend=tier).stdout.split() == ["hosts", "passwd"]
-    named = run(code, backend=tier, read=["/etc/resolv.conf", "/etc/bash.bashrc"]).stdout.split()
-    assert named == ["hosts", "passwd", "resolv.conf", "bash.bashrc"]
+    control = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"hosts", "resolv.conf", "bash.bashrc"} <= set(control)
+    unseen = {"bash.bashrc", "hostname"} if tier == "native" else set()  # else programs see what they cannot open
+    assert run(code, backend=tier).stdout.split() == [name for name in control if name not in unseen]
+    assert run(code, backend=tier, read=["/etc/bash.bashrc"]).stdout.split() == [
+        name for name in control if name not in unseen - {"bash.bashrc"}
+    ]
+
+
+@tiers
+def test_git_works(tier: str) -> None:
+    result = run(["sh", "-c", "git init -q . && git status --short"], backend=tier)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+LINKED = """
+mount -t tmpfs none "$1" && mkdir "$1/up" "$1/work" "$1/kept" &&
+mount -t overlay none -o lowerdir=/etc,upperdir="$1/up",workdir="$1/work" /etc || exit 77
+for name in pip.conf bash.bashrc resolv.conf; do
+    echo "$name" > "$1/kept/$name" && ln -sf "$1/kept/$name" "/etc/$name"
+done
+shift
+exec "$@"
+"""
+NAMED = """
+import sys, vsbox
+code = "import sys\\nfor name in sys.argv[1:]: print(open('/etc/' + name).read(), end='')"
+argv = [sys.executable, "-c", code, "pip.conf", "bash.bashrc", "resolv.conf"]
+print(vsbox.run(argv, backend=sys.argv[1], read=["/etc/pip.conf", "/etc/bash.bashrc"]).stdout, end="")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes mounting over /etc, in a mount namespace of its own")
+@tiers
+def test_a_link_in_etc_that_is_named_is_where_it_is(tier: str, tmp_path: Path) -> None:
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", LINKED, "sh", tmp_path]
+    argv += [sys.executable, "-c", NAMED, tier]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("pip.conf\nbash.bashrc\nresolv.conf\n", 0), done.stderr
+
+
+class Masked(str):
+    """Text that hides what it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
+
+
+@tiers
+def test_what_text_says_of_itself_counts_for_nothing(tier: str, tmp_path: Path) -> None:
+    where = [run("import os; print(os.getcwd())", cwd=Masked(path), backend=tier).stdout for path in ("/usr", "/etc")]
+    assert where == ["/usr\n", "/etc\n"]
+    if tier == "native":
+        code = "import os; print({'aa', 'bb'} & {*os.listdir('/')})"
+        seen = [run(code, mounts={Masked(at): tmp_path}).stdout for at in ("/aa", "/bb")]
+        assert seen == ["{'aa'}\n", "{'bb'}\n"]
 
 
 @tiers

@@ -25,6 +25,7 @@ from processes import wait_until
 from vsbox import ConflictError, Limits, Outcome, PolicyError, Sandbox, UsageError, run
 from vsbox.host.collect import find_launcher
 from vsbox.launch.cell import Wanted, prepare
+from vsbox.launch.control import EXITED, MESSAGE, SIGNAL, Control
 from vsbox.launch.limits import all_tasks
 
 tiers = pytest.mark.parametrize("tier", ["native", "landlock"])
@@ -37,6 +38,17 @@ def directory() -> Iterator[Path]:
     yield path
     subprocess.run(["chmod", "-R", "u+rwX", path], check=False)
     shutil.rmtree(path, ignore_errors=True)
+
+
+def test_the_last_word_is_heard_though_ours_was_not() -> None:
+    control = Control(0)
+    control.tell(SIGNAL, 2)
+    control.theirs.send(MESSAGE.pack(EXITED, 3) + b"\0")
+    control.theirs.close()
+    control.hear_all()
+    assert control.last is not None
+    assert (control.last.kind, control.last.value) == (EXITED, 3)
+    control.close()
 
 
 def children() -> set[str]:

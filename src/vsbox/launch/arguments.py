@@ -22,7 +22,7 @@ def text_of(name: str, value: object, *, secret: bool = False) -> str:
     if "\0" in value:
         raise UsageError(f"bad {name}{_shown(value, secret=secret)}: it holds a NUL byte")
     encoded(name, value, secret=secret)
-    return value
+    return str.__str__(value)  # of a kind of its own, it may say something else of itself
 
 
 def encoded(name: str, value: str, *, secret: bool = False) -> bytes:

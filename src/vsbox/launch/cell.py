@@ -103,6 +103,13 @@ class Wanted:
     allow_degraded: tuple[str, ...] = ()
     waits: bool = False
 
+    def __post_init__(self) -> None:
+        """Take text for what it is, and not for what it says of itself: plans are kept by that."""
+        for name in ("mount_point", "cwd", "network", "backend"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                object.__setattr__(self, name, str.__str__(value))
+
 
 @dataclass
 class Prepared:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import contextlib
 import os
 import socket
 import struct
@@ -62,10 +61,8 @@ class Control:
         space = socket.CMSG_SPACE(array.array("i", [0]).itemsize)  # type: ignore[attr-defined,unused-ignore]
         try:
             packet, ancillary, _, _ = self._ours.recvmsg(PACKET_BYTES, space, getattr(socket, "MSG_CMSG_CLOEXEC", 0))  # type: ignore[attr-defined,unused-ignore]
-        except BlockingIOError:
+        except (BlockingIOError, ConnectionResetError):
             return True
-        except ConnectionResetError:
-            return False
         if len(packet) < MESSAGE.size:
             return False
         kind, value = MESSAGE.unpack_from(packet)
@@ -78,10 +75,16 @@ class Control:
         return True
 
     def hear_all(self) -> None:
-        """Take what has been said so far."""
-        with contextlib.suppress(OSError):
-            while self.last is None and self._ours.recv(1, socket.MSG_PEEK):
-                self.hear()
+        """Take what has been said so far. That our last word was not read is told once, before what is left."""
+        while self.last is None:
+            try:
+                if not self._ours.recv(1, socket.MSG_PEEK):
+                    return
+            except ConnectionResetError:
+                continue
+            except OSError:
+                return
+            self.hear()
 
     def _take_directory(self, value: int, ancillary: list[tuple[int, int, bytes]]) -> None:
         descriptors = array.array("i")

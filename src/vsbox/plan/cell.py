@@ -27,23 +27,10 @@ from vsbox.policy.model import Policy
 CELL_ROOT: Final = "/run/vsbox/cell"
 """Where the box would be if there were one: nothing is there, inside or outside."""
 HOME: Final = "/tmp/home"
-NOT_SEEN: Final = frozenset(
-    f"/etc/{name}"
-    for name in (
-        # they may hold credentials, and nothing is installed or fetched
-        "pip.conf", "xdg/pip", "uv", "gitconfig",
-        # of people at a terminal, and of the machine
-        "shells", "inputrc", "bash.bashrc", "hostname",
-    )
-)  # fmt: skip
-NOT_SEEN_OFFLINE: Final = frozenset(
-    f"/etc/{name}"
-    for name in (
-        "resolv.conf", "gai.conf",
-        "ssl/certs", "ssl/cert.pem", "ca-certificates", "pki/tls/certs", "pki/tls/cert.pem", "pki/ca-trust",
-    )
-)  # fmt: skip
-"""Parts of the system's list that a run has no use for; the second says which servers to ask and whom to trust."""
+SETTINGS: Final = frozenset({"/etc/pip.conf", "/etc/xdg/pip", "/etc/uv"})
+"""They may hold credentials of an index, and nothing is installed."""
+OF_PEOPLE: Final = frozenset({"/etc/shells", "/etc/inputrc", "/etc/bash.bashrc", "/etc/hostname", "/etc/gai.conf"})
+"""What only people at a terminal and the machine's own services ask for; each would be a mount."""
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -84,8 +71,9 @@ def compile_cell(policy: Policy, cell: Cell, facts: HostFacts, tier: Tier) -> Pl
     facts = msgspec.structs.replace(facts, index=IndexSettings())
     c = Compilation(policy, facts, BoxFacts(CELL_ROOT, cell.interpreter), tier, installing=False)
     c.tells_refusals = c.situation.broker
-    not_seen = NOT_SEEN | (NOT_SEEN_OFFLINE if c.situation.offline else frozenset())
-    c.etc = tuple(path for path in system.ETC if path not in not_seen)
+    not_seen = SETTINGS | (OF_PEOPLE if c.namespaces else frozenset())  # else programs see a file that they cannot open
+    named = {grant.path for grant in c.grants}
+    c.etc = tuple(path for path in system.ETC if path not in not_seen or facts.path(path).real in named)
     if c.namespaces:
         c.home = HOME
     elif cell.scratch is None or cell.access == "capture":

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -229,6 +230,8 @@ _Noreturn void run_init(const struct start *start, int channel)
     keep_attributes(start);
     if (namespaced && !start->has_root) {
         enter_namespaces(start->has_namespaces);
+        if (!start->has_namespaces && record_int(plan_find(plan, OP_NAMESPACES), 0) & CLONE_NEWNET)
+            begin_network();
         if (!plan_find(plan, OP_APPARMOR)) /* which looks at descriptors again, by paths */
             shield_streams();
     } else if (!namespaced)

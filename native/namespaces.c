@@ -9,13 +9,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -377,16 +374,6 @@ static void do_pivot(void)
     close(new_root);
 }
 
-static void do_loopback(void)
-{
-    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0)
-        fail_errno(DOCTOR, "cannot bring up the loopback interface");
-    close(fd);
-    write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"); /* port 80 of our own network is nobody else's */
-}
-
 static void do_hostname(const char *name)
 {
     if (sethostname(name, strlen(name)) < 0)
@@ -400,7 +387,7 @@ static void do_seal_userns(void)
 
 static const struct root_builder MOUNTING = {
     .tmpfs = do_tmpfs, .directory = make_directory, .symlink = do_symlink, .bind = do_bind, .overlay = do_overlay, .changes = do_changes, .mask = do_mask,
-    .proc = do_proc, .devpts = do_devpts, .hostname = do_hostname, .read_only = do_read_only, .loopback = do_loopback,
+    .proc = do_proc, .devpts = do_devpts, .hostname = do_hostname, .read_only = do_read_only, .loopback = join_network,
     .seal_userns = do_seal_userns, .pivot = do_pivot,
 };
 

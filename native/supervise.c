@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/keyctl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -296,7 +297,8 @@ int run_outside(struct start *start, int *signal_out)
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
         fail_errno(NULL, "cannot make a channel");
     bool through_bubblewrap = plan_find(&start->plan, OP_BUBBLEWRAP) != NULL;
-    pid_t init = through_bubblewrap ? start_bubblewrap(start, channel[1]) : sys_clone(namespaces ? record_int(namespaces, 0) : 0);
+    uint64_t made_at_once = namespaces ? record_int(namespaces, 0) & ~(uint64_t)CLONE_NEWNET : 0;
+    pid_t init = through_bubblewrap ? start_bubblewrap(start, channel[1]) : sys_clone(made_at_once);
     if (init < 0)
         fail_errno("see what this machine offers: vsbox doctor", "cannot create namespaces");
     if (init == 0) {

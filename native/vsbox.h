@@ -215,6 +215,11 @@ void enter_namespaces(bool has_ids);
 void do_namespace_step(const struct start *start, const struct record *record);
 int take_changes(void); /* the upper half of OP_CHANGES, or -1 */
 
+/* ---- network.c ---- */
+
+void begin_network(void);
+void join_network(void);
+
 /* ---- confine.c: what the payload's process, and init, do to themselves ---- */
 
 void grant_dynamic(const char *path, uint64_t access); /* a Landlock rule for what the plan does not name */

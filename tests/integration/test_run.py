@@ -178,6 +178,48 @@ def test_no_network_unless_asked(tier: str) -> None:
         assert "reached" in run(code, backend=tier, network="host").stdout
 
 
+LIMITED = """
+import ctypes, os, sys, vsbox
+from vsbox.seccomp import bpf
+from vsbox.seccomp.syscalls import architecture
+
+def forbid(name):  # as a container's filter may
+    arch = architecture(os.uname().machine)
+    assembler = bpf.Assembler()
+    call = assembler.branch(bpf.IF_EQUAL, arch.table[name], assembler.ret(0x50001), assembler.ret(0x7FFF0000))
+    program = assembler.finish(assembler.load(bpf.NR_OFFSET, call))
+    code = ctypes.create_string_buffer(program, len(program))
+    class Filter(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+    given = Filter(len(program) // 8, ctypes.addressof(code))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(given), 0, 0) == 0, ctypes.get_errno()
+
+{limit}
+code = '''
+import os, socket
+server = socket.create_server(("127.0.0.1", 80))
+socket.create_connection(("127.0.0.1", 80)).close()
+print(socket.if_nameindex(), os.readlink("/proc/self/ns/net") != {network!r}, os.listdir("/proc/self/fd"))
+'''
+result = vsbox.run(code, backend="native")
+print(result.stdout or result.stderr, end="")
+"""
+LIMITS = {
+    "nothing": "",
+    "one processor": "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})",
+    "entering": "forbid('setns')",
+    "looking where it runs": "forbid('sched_getaffinity')",
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_network_of_its_own_is_made_whatever_else_is_limited(limit: str) -> None:
+    code = LIMITED.replace("{limit}", LIMITS[limit]).replace("{network!r}", repr(os.readlink("/proc/self/ns/net")))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("[(1, 'lo')] True ['0', '1', '2', '3', '4']\n", "")
+
+
 SEEN = """
 import os
 for name in {names!r}:

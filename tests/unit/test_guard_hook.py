@@ -601,6 +601,30 @@ def test_alone_it_knows_what_databases_are_opened(place: Path) -> None:
     assert {*files, *denied.values()} == {"SandboxDatabaseError"}
 
 
+EXTENSIONS = """
+import json, os, sqlite3
+mine, secret = argv
+os.symlink(secret, mine + '/x.so')
+database = sqlite3.connect(':memory:')
+database.enable_load_extension(True)
+def loaded(name):
+    try:
+        database.load_extension(name)
+    except sqlite3.Error as error:
+        return type(error).__name__
+print(json.dumps([loaded(mine + '/' + name) for name in ('x', 'x.so', 'own', 'own.so', 'missing')] + [loaded(secret)]))
+"""
+
+
+def test_alone_it_knows_what_extensions_are_loaded(place: Path) -> None:
+    (place / "mine").mkdir()
+    for name in ("secret.so", "mine/x", "mine/own.so"):
+        (place / name).write_text("no library")
+    found = printed(EXTENSIONS, place / "mine", place / "secret.so", read=SYSTEM, write=(f"{place}/mine",))
+    denied, own = "SandboxDatabaseError", "OperationalError"
+    assert found == [denied, denied, own, own, own, denied]
+
+
 # ---- what is wrong with a call, the call itself says ----
 
 

@@ -155,12 +155,12 @@ class Events(Guard):
         The event comes before what the call itself looks at: whether the connection is open, and may be extended.
         """
         connection, path = args[0], as_text(args[1])
-        names = [path, path + ".so"] if "/" in path and connection.total_changes >= 0 else []
-        if self.tier != "none":
-            there = list(filter(is_there, names)) or names[:1]
-            names = there if len(there) == 1 and self.extensible_connections.get(id(connection)) else []
-        for name in names:
-            self.of_database("load", name, 1)
+        if "/" not in path or connection.total_changes < 0:
+            return
+        names = list(filter(is_there, (path, path + ".so"))) or [path]
+        if self.tier == "none" or (len(names) == 1 and self.extensible_connections.get(id(connection))):
+            for name in names:
+                self.of_database("load", name, 1)
 
     def of_database(self, operation, path, level, flags=0):
         try:

@@ -251,7 +251,7 @@ def test_a_file_that_a_url_names_is_noted(box: Box, stand: Path, outside: Path) 
     denied = attempt(box, stand, "urllib.request.urlopen('file://' + path)", outside / "file")
     assert denied is not None
     assert denied.kinds[0] == "URLError"
-    assert [(record["operation"], record["target"]) for record in records(box)] == [("read", str(outside / "file"))]
+    assert ("read", str(outside / "file")) in {(record["operation"], record["target"]) for record in records(box)}
 
 
 @each_tier

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -230,7 +229,7 @@ _Noreturn void run_init(const struct start *start, int channel)
     keep_attributes(start);
     if (namespaced && !start->has_root) {
         enter_namespaces(start->has_namespaces);
-        if (!start->has_namespaces && record_int(plan_find(plan, OP_NAMESPACES), 0) & CLONE_NEWNET)
+        if (!start->has_namespaces && is_network_made_beside(plan))
             begin_network();
         if (!plan_find(plan, OP_APPARMOR)) /* which looks at descriptors again, by paths */
             shield_streams();

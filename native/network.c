@@ -21,6 +21,13 @@ static bool is_ours; /* to be made, not by bubblewrap */
 static pid_t maker;
 static volatile int made = -1; /* a descriptor of it */
 
+/* Where a step joins it; else it is made with the other namespaces, so that nobody goes on in the host's. */
+bool is_network_made_beside(const struct plan *plan)
+{
+    const struct record *namespaces = plan_find(plan, OP_NAMESPACES);
+    return namespaces && record_int(namespaces, 0) & CLONE_NEWNET && plan_find(plan, OP_LOOPBACK);
+}
+
 /* Port 80 of our own network is nobody else's. Returns what could not be done, or NULL. */
 static const char *make_network(void)
 {

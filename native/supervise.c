@@ -297,8 +297,10 @@ int run_outside(struct start *start, int *signal_out)
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0)
         fail_errno(NULL, "cannot make a channel");
     bool through_bubblewrap = plan_find(&start->plan, OP_BUBBLEWRAP) != NULL;
-    uint64_t made_at_once = namespaces ? record_int(namespaces, 0) & ~(uint64_t)CLONE_NEWNET : 0;
-    pid_t init = through_bubblewrap ? start_bubblewrap(start, channel[1]) : sys_clone(made_at_once);
+    uint64_t flags = namespaces ? record_int(namespaces, 0) : 0;
+    if (is_network_made_beside(&start->plan))
+        flags &= ~(uint64_t)CLONE_NEWNET;
+    pid_t init = through_bubblewrap ? start_bubblewrap(start, channel[1]) : sys_clone(flags);
     if (init < 0)
         fail_errno("see what this machine offers: vsbox doctor", "cannot create namespaces");
     if (init == 0) {

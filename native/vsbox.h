@@ -217,6 +217,7 @@ int take_changes(void); /* the upper half of OP_CHANGES, or -1 */
 
 /* ---- network.c ---- */
 
+bool is_network_made_beside(const struct plan *plan);
 void begin_network(void);
 void join_network(void);
 

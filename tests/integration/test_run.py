@@ -32,6 +32,8 @@ from vsbox import (
     arun,
     run,
 )
+from vsbox.launch import cell
+from vsbox.plan import steps
 
 tiers = pytest.mark.parametrize("tier", ["native", "landlock"])
 
@@ -218,6 +220,15 @@ def test_a_network_of_its_own_is_made_whatever_else_is_limited(limit: str) -> No
     code = LIMITED.replace("{limit}", LIMITS[limit]).replace("{network!r}", repr(os.readlink("/proc/self/ns/net")))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("[(1, 'lo')] True ['0', '1', '2', '3', '4']\n", "")
+
+
+def test_a_plan_that_joins_no_network_gets_one_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, fresh = "import os; print(os.readlink('/proc/self/ns/net'))", Limits(disk_bytes=(1 << 30) - 4096)
+    own = os.readlink("/proc/self/ns/net")
+    assert run(code, backend="native", network="host").stdout.strip() == own
+    encode = cell.encode
+    monkeypatch.setattr(cell, "encode", lambda every: encode([s for s in every if not isinstance(s, steps.Loopback)]))
+    assert run(code, backend="native", limits=fresh).stdout.strip() not in {"", own}
 
 
 SEEN = """
